@@ -1,0 +1,113 @@
+"""The interface of an attack. No torch here.
+
+An attack is one file in ``attacks/`` with ``api = 1``, a ``Config`` and ``build(config) -> Attack``. It gets a View
+and unlabelled candidates and returns guesses, never metrics. It cannot reach labels, seeds, other parties' secrets or
+plaintext, because nothing that it is handed holds them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.tokens import Tokens, TokenStats
+
+if TYPE_CHECKING:
+    from bench.model import LoraModel
+    from bench.view import Reading, View
+
+GameName = Literal["membership", "reconstruction"]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Records that a game asks about, shuffled and unlabelled. ``silos[i]`` holds candidate i if anyone does.
+
+    ``groups`` (cluster ids) are not given to attacks; ids are opaque and carry no order.
+    """
+
+    ids: tuple[str, ...]
+    silos: tuple[str, ...]
+    texts: tuple[str, ...]
+    tokens: Tokens
+
+
+@dataclass(frozen=True)
+class Guesses:
+    """A membership attack's answer: several named scores, each (n,) float64, higher = more likely a member.
+
+    ``missing``: scores that this view could not give, with the reason. ``reads``: what was read, for the result's
+    ``reads`` field, e.g. "released adapter, round 2".
+    """
+
+    scores: Mapping[str, NDArray[np.float64]]
+    reads: tuple[str, ...]
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a reconstruction game asks for: the records that ``silo`` trained on in ``round``.
+
+    ``records``: how many distinct records that were (public nominal size). ``steps``: local steps.
+    """
+
+    round: int
+    silo: str
+    records: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One target's answer. ``token_scores``: (vocabulary,) higher = more likely in the batch. ``token_set``: the ids
+    the attack claims were there. ``sequences``: guessed records as token ids, at most ``target.records``."""
+
+    target: Target
+    token_scores: NDArray[np.float64]
+    token_set: NDArray[np.int64]
+    sequences: tuple[tuple[int, ...], ...]
+    exact: bool
+    reads: str = ""
+
+
+class Tools(ABC):
+    """What the harness lends every attack: the public model, memoised forward passes, the population, randomness."""
+
+    model: LoraModel
+    rng: np.random.Generator
+    population: Tokens
+    population_texts: tuple[str, ...]
+
+    @abstractmethod
+    def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
+        """One forward pass over ``tokens``, memoised by adapter and tokens, so that adversaries share it.
+
+        ``source`` None: the base model. An ``adapter`` or ``upload`` reading: the base model under that adapter. A
+        ``query`` reading: the released model behind its interface, which answers with log-probabilities of the
+        text's own tokens only (``mean`` and ``sd`` are None).
+        """
+
+
+class Attack(ABC):
+    """``game`` names the game whose guesses this attack returns."""
+
+    game: GameName
+    #: reading kinds of which at least one must be in the view; where none is, the row is ``nothing-opened``
+    needs: frozenset[str]
+    #: True where the attack knows the candidates' kind only through the population
+    knows: Literal["candidates", "population"] = "candidates"
+    adaptive: bool = False
+
+    def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
+        """(membership) Scores for every candidate."""
+        raise TypeError(f"{type(self).__name__} plays no membership game")
+
+    def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
+        """(reconstruction) One answer per target that the view gives material for; a target left out counts as zero."""
+        raise TypeError(f"{type(self).__name__} plays no reconstruction game")

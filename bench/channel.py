@@ -1,0 +1,189 @@
+"""How updates travel and are summed: the interface of a channel, and the base of the simple ones.
+
+A channel is a state machine for each party. In every stage the harness builds a party's endpoint anew from its
+stored ``state`` and hands it the messages addressed to it; the endpoint answers with messages. Nothing else passes
+between parties. All that must outlive a step stands in ``state`` (arrays only, ``numpy.uint8`` for bytes); entries
+whose key starts with ``keys/`` are the party's secrets, are never overwritten, and are what a coalition that
+includes the party knows when its view is built.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.defense import State, Values
+from bench.errors import CannotOpen, SiloBenchError
+from bench.parties import DEALER, SERVER, is_silo
+from bench.streams import SecretStreams
+from bench.update import Layout, Update
+
+MAX_FRAME = 64 * 2**20
+
+
+class Message(Protocol):
+    """A message that was sent. ``frames()`` reads them one by one from the transcript, each at most 64 MiB."""
+
+    round: int  # -1 during set-up
+    stage: str
+    sender: str
+    receivers: tuple[str, ...]
+
+    def frames(self) -> Iterator[bytes]: ...
+
+    def frame(self, index: int) -> bytes: ...
+
+    @property
+    def lengths(self) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """Frames to send, produced lazily, to one or several receivers (the bytes count once per receiver)."""
+
+    receivers: tuple[str, ...]
+    frames: Iterable[bytes]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the protocol. ``actors``: who acts. Set-up stages run once, before round 0, with round -1."""
+
+    name: str
+    actors: Literal["silos", "server", "dealer"]
+    setup: bool = False
+
+
+@dataclass(frozen=True)
+class Public:
+    """What every party and every adversary knows about the federation."""
+
+    layout: Layout
+    silos: tuple[str, ...]
+    weights: Mapping[str, int]
+    rounds: int
+    #: names of the silos that take part, per round (from the public schedule)
+    participants: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A sum that an endpoint opened: flat float values over the full layout, and the silos summed in it."""
+
+    values: NDArray[np.floating]
+    silos: tuple[str, ...]
+
+
+class Endpoint(ABC):
+    """One party's side of the channel in one step."""
+
+    @abstractmethod
+    def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
+        """Act in ``stage``. ``inbox`` may hold messages of earlier stages and rounds (a party that was away)."""
+
+    def contribute(self, round: int, update: Update) -> None:
+        """(silo) The summand of this round, before the channel's stages begin."""
+        raise SiloBenchError(f"{type(self).__name__} takes no contribution")
+
+    def opened(self) -> Iterable[tuple[int, Opened]]:
+        """(opener) Sums opened by the last ``step``, as (round, sum), oldest first."""
+        return ()
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What one coalition holds: messages it sent or received, its parties' ``keys/`` entries, its contributions.
+
+    ``contributions[(round, silo)]`` are flat summands over the full layout.
+    """
+
+    parties: frozenset[str]
+    public: Public
+    messages: Sequence[Message]
+    keys: Mapping[str, Mapping[str, NDArray[np.uint8]]]
+    contributions: Mapping[tuple[int, str], NDArray[np.floating]]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A guess at a plaintext: the sum of the summands of ``silos`` in ``round`` (one silo: an upload)."""
+
+    round: int
+    silos: frozenset[str]
+    values: NDArray[np.floating]
+    how: str
+
+
+class Channel(ABC):
+    """The interface. ``opener`` says who learns the sum and runs the aggregator."""
+
+    opener: Literal["server", "silos"] = "server"
+    accepts: frozenset[Values] = frozenset({"real"})
+    #: largest absolute error of an opened sum, per value (0 for exact channels)
+    error: float = 0.0
+
+    @abstractmethod
+    def stages(self) -> tuple[Stage, ...]: ...
+
+    @abstractmethod
+    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint: ...
+
+    @abstractmethod
+    def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
+        """What the channel's own algorithm gets out of all that a coalition holds, sums and single uploads alike.
+
+        Wrong values do no harm: the harness keeps only what agrees with what was sent. Raises CannotOpen.
+        """
+
+
+class SumChannel(Channel):
+    """A channel of one upload and one sum per round, from four functions: keys, seal, sum, open.
+
+    Messages: ``setup`` (dealer, where ``dealt`` is not empty), ``upload`` (silo -> server), and, where the silos
+    open, ``sum`` (server -> all silos). Frame k of every upload is summed into frame k of the sum, so no party ever
+    holds more than one frame per silo... in fact one frame of one silo and the running frame.
+    """
+
+    def keys(self, public: Public, secret: SecretStreams) -> Mapping[str, Mapping[str, bytes]]:
+        """The dealer's work: for each receiver, named byte strings. Empty (the default): no dealer, no set-up."""
+        return {}
+
+    @abstractmethod
+    def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
+        """The frames of one upload."""
+
+    @abstractmethod
+    def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
+        """Add one sealed frame to a running sum (None: start one)."""
+
+    @abstractmethod
+    def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
+        """Serialise a running sum to a frame."""
+
+    @abstractmethod
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout) -> NDArray[np.floating]:
+        """Flat plaintext over the whole layout from the frames of one upload or of a sum. Raises CannotOpen."""
+
+
+__all__ = [
+    "DEALER",
+    "MAX_FRAME",
+    "SERVER",
+    "Candidate",
+    "CannotOpen",
+    "Channel",
+    "Endpoint",
+    "Knowledge",
+    "Message",
+    "Opened",
+    "Outgoing",
+    "Public",
+    "Stage",
+    "SumChannel",
+    "is_silo",
+]

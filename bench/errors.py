@@ -1,0 +1,31 @@
+"""Errors that end a command, each with the exit code it maps to."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SiloBenchError(Exception):
+    """Something ran and failed; the message is one clear sentence for the user (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(SiloBenchError):
+    """The request cannot be carried out as asked: a wrong name, value, file or combination (exit code 2)."""
+
+    exit_code = 2
+
+
+class CannotOpen(Exception):
+    """Raised by a channel's ``read`` when the knowledge it was handed opens nothing."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """A UsageError for a name that does not exist, with the nearest existing name and the full list."""
+    options = sorted(known)
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    hint = f" Did you mean '{near[0]}'?" if near else ""
+    listing = ", ".join(options) if options else "none"
+    return UsageError(f"There is no {kind} '{name}'.{hint} Known: {listing}.")

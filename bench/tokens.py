@@ -1,0 +1,66 @@
+"""Tokenised records as plain NumPy arrays (no torch), made once per run by ``LoraModel.encode``."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """``n`` records padded on the right to ``length`` tokens.
+
+    ids: (n, length) int32. lengths: (n,) int32, at least 2. predicted: (n, length) bool, True at the positions t
+    whose token carries loss (predicted from positions < t; never position 0). answer: (n,) int32, the position of
+    the first token after ``answer_prefix`` (it names the label), or -1.
+    """
+
+    ids: NDArray[np.int32]
+    lengths: NDArray[np.int32]
+    predicted: NDArray[np.bool_]
+    answer: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return int(self.ids.shape[0])
+
+    def take(self, rows: Sequence[int] | NDArray[np.integer]) -> Tokens:
+        """The records at ``rows``, padding trimmed to the longest of them."""
+        index = np.asarray(rows, dtype=np.int64)
+        lengths = self.lengths[index]
+        width = int(lengths.max()) if len(index) else 0
+        return Tokens(self.ids[index, :width], lengths, self.predicted[index, :width], self.answer[index])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the contents, the key of memoised scores."""
+        state = hashlib.sha256(str(self.ids.shape).encode())
+        for part in (self.ids, self.lengths, self.predicted, self.answer):
+            state.update(np.ascontiguousarray(part).tobytes())
+        return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class TokenStats:
+    """What one forward pass says about each predicted token. All (n, length); 0 where not ``predicted``.
+
+    logp: natural log-probability of the token. mean, sd: mean and standard deviation of the log-probability over the
+    model's next-token distribution at that position (Min-K%++, Zhang et al. 2024, eq. 3); None for an adversary
+    that sees log-probabilities of the text only. choices: (n, k) log-probabilities of the k label tokens at ``answer``.
+    """
+
+    logp: NDArray[np.float32]
+    predicted: NDArray[np.bool_]
+    mean: NDArray[np.float32] | None = None
+    sd: NDArray[np.float32] | None = None
+    choices: NDArray[np.float32] | None = None
+
+    def losses(self) -> NDArray[np.float64]:
+        """(n,) mean negative log-likelihood per record, in nats per token."""
+        counts = np.maximum(self.predicted.sum(1), 1)
+        total: NDArray[np.float64] = np.where(self.predicted, self.logp, 0.0).sum(1, dtype=np.float64)
+        return -total / counts

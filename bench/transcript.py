@@ -1,0 +1,278 @@
+"""What was sent: a versioned directory that is written as the federation goes and read lazily afterwards.
+
+    DIR/manifest.json                 format, version, Public, spec without seeds
+    DIR/initial.npy                   the initial global adapter (public to the federation)
+    DIR/rounds/NNNN/messages.jsonl    a line per message: round, stage, sender, receivers, frames (offset, length, SHA-256)
+    DIR/rounds/NNNN/frames.bin        the frames' bytes (absent where thinned)
+    DIR/secrets/NNNN/PARTY/KEY.npy    party states written in that round (optional; entries under keys/ are secrets)
+    DIR/truth/NNNN/...                summands, the global adapter after the round, training.json (optional)
+
+NNNN is the round + 1, so 0000 is set-up. A round is written to ``*.partial`` directories and committed by renaming
+``rounds/NNNN`` last: what is not renamed never happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.channel import MAX_FRAME, Public
+from bench.errors import SiloBenchError, UsageError
+from bench.update import Layout
+
+FORMAT = "silobench-transcript"
+VERSION = 1
+#: messages a manifest line may describe, and frames in a message: bounds on hostile input
+MAX_FRAMES_PER_MESSAGE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a frame lies in ``frames.bin``: offset and length in bytes, and the SHA-256 of its contents."""
+
+    offset: int
+    length: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class StoredMessage:
+    """A message on disk; satisfies ``bench.channel.Message``."""
+
+    round: int
+    stage: str
+    sender: str
+    receivers: tuple[str, ...]
+    index: tuple[Frame, ...]
+    path: Path
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        return tuple(frame.length for frame in self.index)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all frames, once."""
+        return sum(self.lengths)
+
+    @property
+    def thinned(self) -> bool:
+        """True where the bytes were dropped to hold the disk budget."""
+        return not self.path.exists()
+
+    def frame(self, index: int) -> bytes:
+        """One frame's bytes. Raises SiloBenchError where thinned, cut short or altered."""
+        entry = self.index[index]
+        if self.thinned:
+            raise SiloBenchError(f"the frames of round {self.round} were dropped to hold the disk budget")
+        with self.path.open("rb") as file:
+            return _checked(file, entry, self.path)
+
+    def frames(self) -> Iterator[bytes]:
+        for i in range(len(self.index)):
+            yield self.frame(i)
+
+
+def _checked(file: BinaryIO, entry: Frame, path: Path) -> bytes:
+    file.seek(entry.offset)
+    data = file.read(entry.length)
+    if len(data) != entry.length or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise SiloBenchError(f"{path} is damaged: a frame's length or SHA-256 does not match messages.jsonl")
+    return data
+
+
+def slot(round: int) -> str:
+    """The directory name of a round (-1 is set-up)."""
+    return f"{round + 1:04d}"
+
+
+class RoundWriter:
+    """One round being written. ``send`` stores a message's frames one by one as they are produced."""
+
+    def __init__(self, root: Path, round: int) -> None:
+        self.round = round
+        self.parts = {name: root / name / f"{slot(round)}.partial" for name in ("rounds", "secrets", "truth")}
+        for path in self.parts.values():
+            shutil.rmtree(path, ignore_errors=True)
+            path.mkdir(parents=True)
+        self._frames = (self.parts["rounds"] / "frames.bin").open("wb")
+        self._lines: list[dict[str, Any]] = []
+
+    def send(self, stage: str, sender: str, receivers: Sequence[str], frames: Iterable[bytes]) -> StoredMessage:
+        index: list[Frame] = []
+        for frame in frames:
+            if len(frame) > MAX_FRAME:
+                raise SiloBenchError(
+                    f"{sender} sent {len(frame)} bytes in a frame ('{stage}'); the most is {MAX_FRAME}"
+                )
+            index.append(Frame(self._frames.tell(), len(frame), hashlib.sha256(frame).hexdigest()))
+            self._frames.write(frame)
+        self._frames.flush()
+        message = StoredMessage(self.round, stage, sender, tuple(receivers), tuple(index), Path(self._frames.name))
+        self._lines.append(
+            {
+                "round": self.round,
+                "stage": stage,
+                "sender": sender,
+                "receivers": list(receivers),
+                "frames": [[f.offset, f.length, f.sha256] for f in index],
+            }
+        )
+        return message
+
+    def save_truth(self, name: str, values: NDArray[Any]) -> None:
+        np.save(self.parts["truth"] / f"{name}.npy", values, allow_pickle=False)
+
+    def save_training(self, training: dict[str, Any]) -> None:
+        (self.parts["truth"] / "training.json").write_text(json.dumps(training))
+
+    def commit(self) -> None:
+        """Make the round count: rename secrets and truth, then the messages."""
+        self._frames.close()
+        text = "".join(json.dumps(line) + "\n" for line in self._lines)
+        (self.parts["rounds"] / "messages.jsonl").write_text(text)
+        for name in ("secrets", "truth", "rounds"):
+            final = self.parts[name].with_suffix("")
+            shutil.rmtree(final, ignore_errors=True)
+            self.parts[name].rename(final)
+
+    def abandon(self) -> None:
+        self._frames.close()
+        for path in self.parts.values():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+class Transcript:
+    """A transcript directory, complete or growing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.manifest = _read_manifest(root)
+        self.public = _public(self.manifest["public"], root)
+
+    @classmethod
+    def create(cls, root: Path, public: Public, initial: NDArray[np.float32], spec: dict[str, Any]) -> Transcript:
+        """Start an empty transcript. ``spec`` must hold no seed."""
+        root.mkdir(parents=True, exist_ok=True)
+        np.save(root / "initial.npy", initial, allow_pickle=False)
+        value = {
+            "layout": public.layout.to_json(),
+            "silos": list(public.silos),
+            "weights": dict(public.weights),
+            "rounds": public.rounds,
+            "participants": [list(p) for p in public.participants],
+        }
+        manifest = {"format": FORMAT, "version": VERSION, "public": value, "spec": spec}
+        temporary = root / "manifest.json.partial"
+        temporary.write_text(json.dumps(manifest, indent=1))
+        temporary.rename(root / "manifest.json")
+        return cls(root)
+
+    def initial_adapter(self) -> NDArray[np.float32]:
+        return _load(self.root / "initial.npy", (self.public.layout.size,))
+
+    def committed(self) -> int:
+        """Index of the last committed round: -1 after set-up only, -2 where nothing was committed."""
+        last = -2
+        while (self.root / "rounds" / slot(last + 1) / "messages.jsonl").exists():
+            last += 1
+        return last
+
+    def begin(self, round: int) -> RoundWriter:
+        return RoundWriter(self.root, round)
+
+    def messages(self, rounds: Iterable[int] | None = None) -> Iterator[StoredMessage]:
+        """All committed messages in the order they were sent."""
+        for round in rounds if rounds is not None else range(-1, self.committed() + 1):
+            directory = self.root / "rounds" / slot(round)
+            for number, line in enumerate((directory / "messages.jsonl").read_text().splitlines(), 1):
+                yield _message(line, directory, number, self)
+
+    def keys(self, party: str) -> dict[str, NDArray[np.uint8]]:
+        """A party's secrets (state entries under ``keys/``), names without the prefix. Empty where not stored."""
+        found: dict[str, NDArray[np.uint8]] = {}
+        for directory in sorted((self.root / "secrets").glob("[0-9]*")):
+            if directory.suffix:
+                continue
+            base = directory / party / "keys"
+            for path in sorted(base.rglob("*.npy")):
+                found[path.relative_to(base).with_suffix("").as_posix()] = np.load(path, allow_pickle=False)
+        return found
+
+    def truth(self, round: int, name: str) -> NDArray[Any] | None:
+        """``"adapter"``: the global adapter after the round; a silo's name: its summand. None where not stored."""
+        path = self.root / "truth" / slot(round) / f"{name}.npy"
+        return np.load(path, allow_pickle=False, mmap_mode="r") if path.exists() else None
+
+    def training(self, round: int) -> dict[str, Any]:
+        """Per silo: steps, tokens, losses, batches, mechanisms, records of this round. Empty where not stored."""
+        path = self.root / "truth" / slot(round) / "training.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def final_adapter(self) -> NDArray[np.float32]:
+        """The global adapter after the last committed round (truth)."""
+        last = self.committed()
+        values = self.truth(last, "adapter") if last >= 0 else None
+        return self.initial_adapter() if values is None else np.asarray(values)
+
+
+def _load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    values = np.load(path, allow_pickle=False)
+    if values.shape != shape or values.dtype != np.float32:
+        raise UsageError(f"{path} holds {values.dtype} {values.shape}, expected float32 {shape}.")
+    return np.asarray(values)
+
+
+def _read_manifest(root: Path) -> dict[str, Any]:
+    path = root / "manifest.json"
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UsageError(f"{root} is no transcript: it has no manifest.json.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON ({error}).") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise UsageError(f"{path} is no manifest of a transcript: 'format' is not '{FORMAT}'.")
+    if value.get("version") != VERSION:
+        raise UsageError(f"{path} has version {value.get('version')!r}; this silobench reads version {VERSION}.")
+    return value
+
+
+def _public(value: dict[str, Any], root: Path) -> Public:
+    try:
+        return Public(
+            layout=Layout.from_json(value["layout"]),
+            silos=tuple(str(s) for s in value["silos"]),
+            weights={str(k): int(v) for k, v in value["weights"].items()},
+            rounds=int(value["rounds"]),
+            participants=tuple(tuple(str(s) for s in p) for p in value["participants"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        kind = type(error).__name__
+        raise UsageError(f"{root / 'manifest.json'} is malformed: {kind} in 'public' ({error}).") from None
+
+
+def _message(line: str, directory: Path, number: int, transcript: Transcript) -> StoredMessage:
+    where = f"{directory / 'messages.jsonl'} line {number}"
+    try:
+        value = json.loads(line)
+        frames = value["frames"]
+        if len(frames) > MAX_FRAMES_PER_MESSAGE:
+            raise ValueError(f"{len(frames)} frames")
+        index = tuple(Frame(int(o), int(n), str(h)) for o, n, h in frames)
+        if any(f.offset < 0 or not 0 <= f.length <= MAX_FRAME for f in index):
+            raise ValueError("a frame's offset or length is out of range")
+        receivers = tuple(str(r) for r in value["receivers"])
+        return StoredMessage(
+            int(value["round"]), str(value["stage"]), str(value["sender"]), receivers, index, directory / "frames.bin"
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is malformed: {error}.") from None
