@@ -103,6 +103,8 @@ class Attack(ABC):
     #: True where the attack knows the candidates' kind only through the population
     knows: Literal["candidates", "population"] = "candidates"
     adaptive: bool = False
+    #: (reconstruction) the rounds whose records it is asked for
+    rounds: tuple[int, ...] = (0,)
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """(membership) Scores for every candidate."""

@@ -29,10 +29,18 @@ MAX_FRAME = 64 * 2**20
 class Message(Protocol):
     """A message that was sent. ``frames()`` reads them one by one from the transcript, each at most 64 MiB."""
 
-    round: int  # -1 during set-up
-    stage: str
-    sender: str
-    receivers: tuple[str, ...]
+    @property
+    def round(self) -> int:
+        """-1 during set-up."""
+
+    @property
+    def stage(self) -> str: ...
+
+    @property
+    def sender(self) -> str: ...
+
+    @property
+    def receivers(self) -> tuple[str, ...]: ...
 
     def frames(self) -> Iterator[bytes]: ...
 
@@ -142,32 +150,55 @@ class Channel(ABC):
 
 
 class SumChannel(Channel):
-    """A channel of one upload and one sum per round, from four functions: keys, seal, sum, open.
+    """A channel of one upload and one sum per round, from a few functions: keys, seal, add/finish, open.
 
-    Messages: ``setup`` (dealer, where ``dealt`` is not empty), ``upload`` (silo -> server), and, where the silos
-    open, ``sum`` (server -> all silos). Frame k of every upload is summed into frame k of the sum, so no party ever
-    holds more than one frame per silo... in fact one frame of one silo and the running frame.
+    Stages: ``keys`` (set-up, dealer -> parties; only where ``dealt``), ``upload`` (silo -> server), ``sum`` (the server
+    adds frame k of every upload into frame k of the sum, one frame of one silo at a time) and, where the silos open,
+    ``open`` (they open what the server sent them). The endpoints are in ``bench.sum_endpoints``.
     """
 
+    #: True where a dealer hands out keys before round 0
+    dealt: bool = False
+
     def keys(self, public: Public, secret: SecretStreams) -> Mapping[str, Mapping[str, bytes]]:
-        """The dealer's work: for each receiver, named byte strings. Empty (the default): no dealer, no set-up."""
+        """The dealer's work: for each receiver, named byte strings."""
         return {}
 
     @abstractmethod
     def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
-        """The frames of one upload."""
+        """The frames of one upload: as many, of the same lengths in values, for every silo."""
 
     @abstractmethod
     def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
-        """Add one sealed frame to a running sum (None: start one)."""
+        """Add one sealed frame to a running sum (None: start one). Raises SiloBenchError on bad bytes."""
 
     @abstractmethod
     def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
-        """Serialise a running sum to a frame."""
+        """Serialise a running sum to one frame."""
 
     @abstractmethod
-    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout) -> NDArray[np.floating]:
-        """Flat plaintext over the whole layout from the frames of one upload or of a sum. Raises CannotOpen."""
+    def open(
+        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
+    ) -> NDArray[np.floating]:
+        """The sum's plaintext over the whole layout, from the frames of a sum of ``count`` uploads (finished), or of a
+        single upload (``count`` 0: not finished). Raises CannotOpen."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        setup = (Stage("keys", "dealer", setup=True),) if self.dealt else ()
+        opening = (Stage("open", "silos"),) if self.opener == "silos" else ()
+        return (*setup, Stage("upload", "silos"), Stage("sum", "server"), *opening)
+
+    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
+        from bench.sum_endpoints import DealerEndpoint, ServerEndpoint, SiloEndpoint
+
+        kinds = {SERVER: ServerEndpoint, DEALER: DealerEndpoint}
+        return kinds.get(me, SiloEndpoint)(self, me, public, state, secret)
+
+    def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
+        """Open every upload and every sum with the keys of every party of the coalition in turn."""
+        from bench.sum_endpoints import read_all
+
+        return read_all(self, knowledge)
 
 
 __all__ = [

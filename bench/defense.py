@@ -172,7 +172,6 @@ class Defense:
     transforms: tuple[Transform, ...] = ()
     channel: Channel | None = None
     aggregator: Aggregator | None = None
-    mode: Literal["federated", "local", "pooled"] = "federated"
     simulated: tuple[str, ...] = ()
     #: filled by ``compose``: which operand brought the single-valued parts
     origin: Mapping[str, str] = field(default_factory=dict)
@@ -193,11 +192,6 @@ def compose(named: Sequence[tuple[str, Defense]]) -> Defense:
                 )
             merged = replace(merged, **{part: getattr(defense, part)})
             origin[part] = name
-        if defense.mode != "federated":
-            if merged.mode != "federated":
-                raise UsageError(f"'{origin['mode']}' and '{name}' can't be combined: both replace the federation.")
-            origin["mode"] = name
-            merged = replace(merged, mode=defense.mode)
         merged = replace(
             merged,
             records=merged.records + defense.records,

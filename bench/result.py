@@ -6,6 +6,7 @@ Fields that this version does not know survive a round trip (``extra="allow"``);
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,6 +16,10 @@ from bench.errors import UsageError
 
 RESULT_SCHEMA = 1
 Status = Literal["ok", "nothing-opened", "not-applicable", "thinned", "refused", "void", "error"]
+
+
+class NewerSchema(UsageError):
+    """A result written by a later silobench."""
 
 
 class _Part(BaseModel):
@@ -97,22 +102,46 @@ class Result(_Part):
 
     @classmethod
     def from_json(cls, text: str, where: str = "result") -> Result:
-        """Parse one line. Raises UsageError naming ``where`` on malformed text or a newer schema."""
-        try:
-            value = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise UsageError(f"{where} is not valid JSON ({error}).") from None
-        if not isinstance(value, dict) or not isinstance(value.get("schema"), int):
-            raise UsageError(f"{where} is no SiloBench result: it has no integer field 'schema'.")
-        if value["schema"] > RESULT_SCHEMA:
-            raise UsageError(
-                f"{where} has result schema {value['schema']}, "
+        """Parse one line. Raises UsageError naming ``where`` on malformed text, NewerSchema on a newer schema."""
+        value = _parse(text, where)
+        schema = value.pop("schema", None)
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+            raise UsageError(f"{where} is no SiloBench result: it has no positive integer field 'schema'.")
+        if schema > RESULT_SCHEMA:
+            raise NewerSchema(
+                f"{where} has result schema {schema}, "
                 f"and this silobench reads up to {RESULT_SCHEMA}: upgrade silobench."
             )
-        value["schema_version"] = value.pop("schema")
+        value["schema_version"] = schema
         try:
-            return cls.model_validate(value)
+            result = cls.model_validate(value)
+            # what can't be written again (too deep, out of range, half a surrogate pair) is refused now, not later
+            result.to_json().encode()
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(p) for p in first["loc"])
             raise UsageError(f"{where} is no valid result: field '{field}': {first['msg']}.") from None
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{where} is no valid result: {error}.") from None
+        return result
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not valid JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} is no SiloBench result: it is no JSON object.")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
+    return value

@@ -63,4 +63,5 @@ class TokenStats:
         """(n,) mean negative log-likelihood per record, in nats per token."""
         counts = np.maximum(self.predicted.sum(1), 1)
         total: NDArray[np.float64] = np.where(self.predicted, self.logp, 0.0).sum(1, dtype=np.float64)
-        return -total / counts
+        losses: NDArray[np.float64] = -total / counts
+        return losses

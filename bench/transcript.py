@@ -2,7 +2,7 @@
 
     DIR/manifest.json                 format, version, Public, spec without seeds
     DIR/initial.npy                   the initial global adapter (public to the federation)
-    DIR/rounds/NNNN/messages.jsonl    a line per message: round, stage, sender, receivers, frames (offset, length, SHA-256)
+    DIR/rounds/NNNN/messages.jsonl    a line per message: round, stage, sender, receivers, frames
     DIR/rounds/NNNN/frames.bin        the frames' bytes (absent where thinned)
     DIR/secrets/NNNN/PARTY/KEY.npy    party states written in that round (optional; entries under keys/ are secrets)
     DIR/truth/NNNN/...                summands, the global adapter after the round, training.json (optional)
@@ -53,6 +53,7 @@ class StoredMessage:
     receivers: tuple[str, ...]
     index: tuple[Frame, ...]
     path: Path
+    check: bool = True  # False for bytes that this very process has just written
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -74,17 +75,17 @@ class StoredMessage:
         if self.thinned:
             raise SiloBenchError(f"the frames of round {self.round} were dropped to hold the disk budget")
         with self.path.open("rb") as file:
-            return _checked(file, entry, self.path)
+            return _read(file, entry, self.path, self.check)
 
     def frames(self) -> Iterator[bytes]:
         for i in range(len(self.index)):
             yield self.frame(i)
 
 
-def _checked(file: BinaryIO, entry: Frame, path: Path) -> bytes:
+def _read(file: BinaryIO, entry: Frame, path: Path, check: bool) -> bytes:
     file.seek(entry.offset)
     data = file.read(entry.length)
-    if len(data) != entry.length or hashlib.sha256(data).hexdigest() != entry.sha256:
+    if len(data) != entry.length or (check and hashlib.sha256(data).hexdigest() != entry.sha256):
         raise SiloBenchError(f"{path} is damaged: a frame's length or SHA-256 does not match messages.jsonl")
     return data
 
@@ -116,7 +117,8 @@ class RoundWriter:
             index.append(Frame(self._frames.tell(), len(frame), hashlib.sha256(frame).hexdigest()))
             self._frames.write(frame)
         self._frames.flush()
-        message = StoredMessage(self.round, stage, sender, tuple(receivers), tuple(index), Path(self._frames.name))
+        path = Path(self._frames.name)
+        message = StoredMessage(self.round, stage, sender, tuple(receivers), tuple(index), path, check=False)
         self._lines.append(
             {
                 "round": self.round,
@@ -216,6 +218,20 @@ class Transcript:
         """Per silo: steps, tokens, losses, batches, mechanisms, records of this round. Empty where not stored."""
         path = self.root / "truth" / slot(round) / "training.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def harness_notes(self, round: int) -> dict[str, Any]:
+        """What the harness must know to go on after this round: undelivered messages, phases measured so far."""
+        path = self.root / "truth" / slot(round) / "harness.json"
+        return dict(json.loads(path.read_text())) if path.exists() else {}
+
+    def frames_size(self, round: int) -> int:
+        """Bytes of the round's frames on disk; 0 where thinned."""
+        path = self.root / "rounds" / slot(round) / "frames.bin"
+        return path.stat().st_size if path.exists() else 0
+
+    def drop_frames(self, round: int) -> None:
+        """Thin a round: its messages' headers and lengths stay, their bytes go."""
+        (self.root / "rounds" / slot(round) / "frames.bin").unlink(missing_ok=True)
 
     def final_adapter(self) -> NDArray[np.float32]:
         """The global adapter after the last committed round (truth)."""

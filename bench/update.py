@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -83,4 +83,3 @@ class Update:
     grid: Grid | None = None
     support: NDArray[np.int64] | None = None
     norm_bound: float | None = None
-    tags: frozenset[str] = field(default_factory=frozenset)

@@ -1,0 +1,196 @@
+"""The parties' sides of a SumChannel: dealer, silo, server; and what a coalition reads with its keys."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.channel import (
+    MAX_FRAME,
+    Candidate,
+    Endpoint,
+    Knowledge,
+    Message,
+    Opened,
+    Outgoing,
+    Public,
+    SumChannel,
+)
+from bench.defense import State
+from bench.errors import CannotOpen, SiloBenchError
+from bench.parties import SERVER
+from bench.streams import SecretStreams
+from bench.update import Update
+
+_MAX_NAME = 100
+
+
+def pack_keys(keys: Mapping[str, bytes]) -> Iterator[bytes]:
+    """A dealer's message: a JSON list of names, then one frame per key."""
+    yield json.dumps(list(keys)).encode()
+    yield from keys.values()
+
+
+def unpack_keys(message: Message) -> dict[str, bytes]:
+    """The inverse of ``pack_keys``, bounds-checked. Raises SiloBenchError."""
+    try:
+        names = json.loads(message.frame(0)[: MAX_FRAME // 64])
+    except (ValueError, IndexError, RecursionError) as error:
+        raise SiloBenchError(f"the key message of {message.sender} is malformed: {error}") from None
+    count = len(message.lengths) - 1
+    if not isinstance(names, list) or len(names) != count or not all(isinstance(n, str) for n in names):
+        raise SiloBenchError(f"the key message of {message.sender} does not name its {count} keys")
+    for name in names:
+        if not name.replace("-", "").isalnum() or len(name) > _MAX_NAME:
+            raise SiloBenchError(f"the key message of {message.sender} holds a key with a bad name")
+    return {name: message.frame(i + 1) for i, name in enumerate(names)}
+
+
+def as_bytes(entries: Mapping[str, NDArray[np.uint8]]) -> dict[str, bytes]:
+    """Stored key entries as byte strings."""
+    return {name: np.asarray(value, dtype=np.uint8).tobytes() for name, value in entries.items()}
+
+
+class _SumEndpoint(Endpoint):
+    def __init__(self, channel: SumChannel, me: str, public: Public, state: State, secret: SecretStreams) -> None:
+        self.channel, self.me, self.public, self.state, self.secret = channel, me, public, state, secret
+
+    def keys(self) -> dict[str, bytes]:
+        held = {name[5:]: self.state[name] for name in list(self.state) if name.startswith("keys/")}
+        return as_bytes(held)
+
+    def absorb_keys(self, inbox: Sequence[Message]) -> None:
+        for message in inbox:
+            if message.stage == "keys":
+                for name, value in unpack_keys(message).items():
+                    self.state[f"keys/{name}"] = np.frombuffer(value, dtype=np.uint8)
+
+
+class DealerEndpoint(_SumEndpoint):
+    """Makes the keys in set-up, sends each party its own, keeps a copy (a dealer that colludes knows them all)."""
+
+    def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
+        # one message per distinct content: the bytes still count once per receiver
+        groups: dict[tuple[tuple[str, bytes], ...], list[str]] = {}
+        for party, keys in self.channel.keys(self.public, self.secret).items():
+            groups.setdefault(tuple(keys.items()), []).append(party)
+        for number, (content, parties) in enumerate(groups.items()):
+            for name, value in content:
+                self.state[f"keys/group-{number}/{name}"] = np.frombuffer(value, dtype=np.uint8)
+            yield Outgoing(tuple(parties), pack_keys(dict(content)))
+
+
+class SiloEndpoint(_SumEndpoint):
+    """Seals its summand in ``upload``; opens the sums that reached it in ``open``."""
+
+    _update: Update | None = None
+    _opened: tuple[tuple[int, Opened], ...] = ()
+
+    def contribute(self, round: int, update: Update) -> None:
+        self._update = update
+
+    def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
+        self.absorb_keys(inbox)
+        if stage == "upload" and self._update is not None:
+            yield Outgoing((SERVER,), self.channel.seal(self._update, self.keys(), self.secret, round))
+        sums = sorted((m for m in inbox if m.stage == "sum"), key=lambda m: m.round)
+        self._opened = tuple((m.round, self._open(m)) for m in sums)
+
+    def opened(self) -> Iterable[tuple[int, Opened]]:
+        return self._opened
+
+    def _open(self, message: Message) -> Opened:
+        silos = summed_silos(message, self.public)
+        frames = (message.frame(i) for i in range(1, len(message.lengths)))
+        try:
+            values = self.channel.open(frames, self.keys(), self.public.layout, len(silos))
+        except CannotOpen as error:
+            raise SiloBenchError(f"{self.me} can't open the sum of round {message.round}: {error}") from None
+        return Opened(values, silos)
+
+
+class ServerEndpoint(_SumEndpoint):
+    """Adds the uploads frame by frame; opens the sum itself, or sends it to every silo."""
+
+    _opened: tuple[tuple[int, Opened], ...] = ()
+
+    def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
+        self.absorb_keys(inbox)
+        uploads = [m for m in inbox if m.stage == "upload" and m.round == round]
+        if not uploads:
+            return
+        silos = tuple(m.sender for m in uploads)
+        if len(set(silos)) != len(silos):
+            raise SiloBenchError(f"a silo uploaded twice in round {round}")
+        frames = self._sum(uploads)
+        if self.channel.opener == "silos":
+            header = json.dumps(list(silos)).encode()
+            yield Outgoing(self.public.silos, _chain(header, frames))
+            return
+        try:
+            values = self.channel.open(frames, self.keys(), self.public.layout, len(silos))
+        except CannotOpen as error:
+            raise SiloBenchError(f"the server can't open the sum of round {round}: {error}") from None
+        self._opened = ((round, Opened(values, silos)),)
+
+    def opened(self) -> Iterable[tuple[int, Opened]]:
+        return self._opened
+
+    def _sum(self, uploads: Sequence[Message]) -> Iterator[bytes]:
+        counts = {len(m.lengths) for m in uploads}
+        if len(counts) != 1:
+            raise SiloBenchError(f"uploads of one round have different numbers of frames: {sorted(counts)}")
+        keys = self.keys()
+        for index in range(counts.pop()):
+            total: object | None = None
+            for message in uploads:
+                total = self.channel.add(total, message.frame(index), keys)
+            yield self.channel.finish(total, keys)
+
+
+def _chain(head: bytes, frames: Iterator[bytes]) -> Iterator[bytes]:
+    yield head
+    yield from frames
+
+
+def summed_silos(message: Message, public: Public) -> tuple[str, ...]:
+    """Which silos a ``sum`` message says it is over. Raises SiloBenchError where that is not a set of known silos."""
+    try:
+        silos = json.loads(message.frame(0)[: MAX_FRAME // 64])
+    except (ValueError, IndexError, RecursionError) as error:
+        raise SiloBenchError(f"the sum of round {message.round} has no readable header: {error}") from None
+    known = set(public.silos)
+    if not isinstance(silos, list) or not silos or not all(isinstance(s, str) and s in known for s in silos):
+        raise SiloBenchError(f"the sum of round {message.round} names silos that do not exist")
+    if len(set(silos)) != len(silos):
+        raise SiloBenchError(f"the sum of round {message.round} names a silo twice")
+    return tuple(silos)
+
+
+def read_all(channel: SumChannel, knowledge: Knowledge) -> Iterator[Candidate]:
+    """Try every upload and sum with every distinct set of keys that a party of the coalition holds (or with none)."""
+    held: list[dict[str, bytes]] = []
+    for party in sorted(knowledge.keys):
+        keys = as_bytes(knowledge.keys[party])
+        if keys and keys not in held:
+            held.append(keys)
+    for message in knowledge.messages:
+        if message.stage not in ("upload", "sum") or getattr(message, "thinned", False):
+            continue
+        for keys in held or [{}]:
+            with contextlib.suppress(CannotOpen, SiloBenchError):
+                yield _read_one(channel, message, keys, knowledge.public)
+
+
+def _read_one(channel: SumChannel, message: Message, keys: Mapping[str, bytes], public: Public) -> Candidate:
+    if message.stage == "upload":
+        values = channel.open(message.frames(), keys, public.layout, 0)
+        return Candidate(message.round, frozenset({message.sender}), values, "the channel's own opening of an upload")
+    silos = summed_silos(message, public)
+    frames = (message.frame(i) for i in range(1, len(message.lengths)))
+    values = channel.open(frames, keys, public.layout, len(silos))
+    return Candidate(message.round, frozenset(silos), values, "the channel's own opening of a sum")

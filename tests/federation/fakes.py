@@ -1,0 +1,82 @@
+"""A federation without a language model: updates are drawn from named streams, so sums are known exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.channel import Public
+from bench.defense import Defense, Trainer, Training, TrainJob
+from bench.federation.parts import fill
+from bench.federation.rounds import Federation
+from bench.federation.setup import Setup, participants
+from bench.parties import silo
+from bench.spec import FederationSpec
+from bench.streams import Streams
+from bench.tokens import Tokens
+from bench.transcript import Transcript
+from bench.update import Layout
+
+LAYOUT = Layout(("layer.lora_A", "layer.lora_B"), ((4, 6), (5, 4)))
+
+
+class FakeModel:
+    """Holds a flat adapter, nothing else."""
+
+    layout = LAYOUT
+
+    def __init__(self) -> None:
+        self.values = np.zeros(LAYOUT.size, dtype=np.float32)
+
+    def set_adapter(self, values: Any) -> None:
+        self.values = np.array(values, dtype=np.float32)
+
+    def get_adapter(self) -> Any:
+        return self.values.copy()
+
+
+class DrawnTrainer(Trainer):
+    """Adds normal values from the silo's public order stream: the update of silo i in round r is reproducible."""
+
+    def train(self, job: TrainJob) -> Training:
+        job.model.set_adapter(job.model.get_adapter() + job.order.normal(size=LAYOUT.size).astype(np.float32))
+        return Training(steps=1, tokens=7, losses=(1.0,), batches=((0,),))
+
+
+def drawn(seed: int, index: int, round: int) -> Any:
+    """What ``DrawnTrainer`` adds."""
+    return Streams(seed).generator("silo", index, round).normal(size=LAYOUT.size).astype(np.float32)
+
+
+def one_token(_: str) -> Tokens:
+    ids = np.array([[1, 2]], dtype=np.int32)
+    return Tokens(ids, np.array([2], np.int32), np.array([[False, True]]), np.array([-1], np.int32))
+
+
+def make_setup(federation: FederationSpec, defense: Defense | None = None, seed: int = 0) -> Setup:
+    streams = Streams(seed)
+    parts = fill(defense or Defense(trainer=DrawnTrainer()))
+    silos = tuple(silo(i) for i in range(federation.silos))
+    sizes = {name: 10 * (i + 1) for i, name in enumerate(silos)}
+    public = Public(
+        layout=LAYOUT,
+        silos=silos,
+        weights={name: parts.aggregator.weight(sizes[name]) for name in silos},
+        rounds=federation.rounds,
+        participants=participants(federation, streams),
+    )
+    initial = streams.generator("initial").normal(size=LAYOUT.size).astype(np.float32)
+    model: Any = FakeModel()
+    return Setup(model, parts, public, federation, initial, streams, None, one_token, sizes)
+
+
+def run(root: Path, setup: Setup) -> Transcript:
+    """A complete transcript, continuing one that is there already."""
+    if (root / "manifest.json").exists():
+        transcript = Transcript(root)
+    else:
+        transcript = Transcript.create(root, setup.public, setup.initial, {})
+    Federation(setup, transcript).run()
+    return transcript
