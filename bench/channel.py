@@ -134,6 +134,8 @@ class Channel(ABC):
     accepts: frozenset[Values] = frozenset({"real"})
     #: largest absolute error of an opened sum, per value (0 for exact channels)
     error: float = 0.0
+    #: bytes of an upload per value, for the estimates of ``--dry-run`` only; results count messages
+    bytes_per_value: float = 4.0
 
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]: ...

@@ -51,7 +51,7 @@ class GradientTrainer(Trainer):
             batch = job.tokens.take(rows)
             optimizer.zero_grad(set_to_none=True)
             loss = job.model.losses(batch).mean()
-            loss.backward()
+            torch.autograd.backward(loss)
             if job.local.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, job.local.max_grad_norm)
             optimizer.step()

@@ -19,6 +19,8 @@ class Parts:
     transforms: tuple[Transform, ...]
     channel: Channel
     aggregator: Aggregator
+    #: parts that only simulate what they stand for, by name; said in every result
+    simulated: tuple[str, ...] = ()
 
     @property
     def promises(self) -> tuple[Promise, ...]:
@@ -58,4 +60,5 @@ def fill(defense: Defense) -> Parts:
         transforms=defense.transforms,
         channel=channel,
         aggregator=defense.aggregator or Mean(),
+        simulated=defense.simulated,
     )

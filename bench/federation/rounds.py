@@ -66,6 +66,8 @@ class Federation:
 
     def __init__(self, setup: Setup, transcript: Transcript, carrier: Carrier | None = None, budget: int | None = None):
         self.setup, self.transcript, self.budget = setup, transcript, budget
+        # a kill between the renames of a commit leaves secrets of a round that does not count
+        transcript.discard_uncommitted()
         self.store = StateStore(transcript.root / "secrets")
         self.carrier = carrier or InProcess(self._party)
         last = transcript.committed()

@@ -22,13 +22,16 @@ class Server:
         self.me, self.setup, self.state = me, setup, state
 
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
-        setup = self.setup
+        own = stage in ("broadcast", "release")
+        if inbox or not own:  # what waits for the server, a dealer's keys say, belongs to the channel in any stage
+            yield from self._channel("catch-up" if own else stage, round, inbox)
         if stage == "broadcast":
             yield from self._broadcast(round)
-            return
-        if stage == "release":
-            yield Outgoing((PUBLIC,), encode_adapter(self._global(), setup.federation.release_precision))
-            return
+        elif stage == "release":
+            yield Outgoing((PUBLIC,), encode_adapter(self._global(), self.setup.federation.release_precision))
+
+    def _channel(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
+        setup = self.setup
         endpoint = setup.parts.channel.endpoint(self.me, setup.public, self.state, setup.secret(self.me))
         yield from metered(setup, f"channel:{stage}", endpoint.step(stage, round, inbox))
         for _, opened in endpoint.opened():

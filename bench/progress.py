@@ -1,0 +1,41 @@
+"""Progress on stderr: a rich bar with the time left where stderr is a terminal, nothing where it is not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class Progress:
+    """``quiet``: nothing at all."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet or not sys.stderr.isatty()
+
+    def note(self, text: str) -> None:
+        """One line that says what begins."""
+        if not self.quiet:
+            print(text, file=sys.stderr)
+
+    @contextmanager
+    def task(self, name: str, total: int) -> Iterator[Callable[[str], None]]:
+        """A bar of ``total`` steps; call what it yields, with a few words, after each."""
+        if self.quiet:
+            yield lambda text: None
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+            handle = bar.add_task(name, total=total)
+            yield lambda text: bar.update(handle, advance=1, description=f"{name}: {text}")

@@ -1,0 +1,245 @@
+"""One grid, top to bottom: what is stored already, what must run, and every result kept as it comes.
+
+    for each training spec and seed:
+        materials (model, corpus, pool)  ->  training (transcript, utility, cost)  ->  for each adversary and attack:
+        views  ->  guesses  ->  leakage  ->  Result  ->  store
+
+This is the file to read first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.config import canonical_json
+from bench.plugins import Plugins
+from bench.progress import Progress
+from bench.provenance import fingerprint, provenance
+from bench.result import Result
+from bench.spec import Cell, PluginSpec, RunSpec
+from bench.store import Store
+
+if TYPE_CHECKING:
+    from bench.assess import Assessment, Assessor
+    from bench.assets import Assets
+    from bench.materials import Workshop
+    from bench.training import TrainedRun
+
+#: bytes of messages kept per run before frames of middle rounds are dropped
+TRANSCRIPT_BUDGET = 8 * 2**30
+#: committed plantings, so that a new defense is compared on the same secret
+COMMITTED_PLANTINGS = Path("leaderboards/plantings")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The cells that share one training."""
+
+    spec: RunSpec
+    seed: int
+    cells: tuple[Cell, ...]
+
+
+def jobs(cells: Sequence[Cell], seeds: Sequence[int]) -> list[Job]:
+    """Cells grouped by training, in the order in which they were asked for."""
+    grouped: dict[str, list[Cell]] = {}
+    for cell in cells:
+        grouped.setdefault(canonical_json(cell.run), []).append(cell)
+    return [Job(group[0].run, seed, tuple(group)) for group in grouped.values() for seed in seeds]
+
+
+def execute(
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    store: Store,
+    *,
+    plugins: Plugins,
+    preset: str = "",
+    quiet: bool = False,
+    refresh: bool = False,
+    transcript_budget: int = TRANSCRIPT_BUDGET,
+    assets: Assets | None = None,
+) -> list[Result]:
+    """Results of all cells and seeds, from the store where they are fresh, else computed.
+
+    Raises UsageError (nothing was started for that job) or SiloBenchError (training failed). An attack that fails is a
+    result with status ``error``.
+    """
+    runner = Runner(store, plugins, preset, Progress(quiet), transcript_budget, assets)
+    return [result for job in jobs(cells, seeds) for result in runner.run(job, refresh)]
+
+
+class Runner:
+    """Runs jobs one after the other; model and corpus are shared by those that agree on them."""
+
+    def __init__(
+        self, store: Store, plugins: Plugins, preset: str, progress: Progress, budget: int, assets: Assets | None
+    ) -> None:
+        self.store, self.plugins, self.preset, self.progress = store, plugins, preset, progress
+        self.budget, self.assets = budget, assets
+        self._workshop: Workshop | None = None
+
+    def run(self, job: Job, refresh: bool = False) -> list[Result]:
+        """One job: stored results where every one is fresh; else train what is missing and attack."""
+        stored = [self._stored(cell, job.seed) for cell in job.cells]
+        missing = [c for c, s in zip(job.cells, stored, strict=True) if s is None or refresh]
+        fresh = {c.cell_id: s for c, s in zip(job.cells, stored, strict=True) if s is not None and c not in missing}
+        if missing:
+            with self.store.lock(job.spec.run_id(job.seed)):
+                for result in self._compute(job, missing, refresh):
+                    fresh[result.cell] = result
+        return [fresh[cell.cell_id] for cell in job.cells]
+
+    def _stored(self, cell: Cell, seed: int) -> Result | None:
+        """The stored result, if what produced it is what is installed now and it is no error."""
+        result = self.store.result(cell.result_id(seed))
+        if result is None or result.status == "error" or result.fingerprint != self._fingerprint(cell):
+            return None
+        return result
+
+    def _fingerprint(self, cell: Cell) -> str:
+        named = [("task", cell.run.task.name), *(("defense", d.name) for d in cell.run.defense)]
+        return self._fingerprint_of([*named, ("attack", cell.attack.name)])
+
+    def _fingerprint_of(self, named: Sequence[tuple[Any, str]]) -> str:
+        return fingerprint([self.plugins.find(kind, name).path for kind, name in named])
+
+    def _training_fingerprint(self, spec: RunSpec) -> str:
+        return self._fingerprint_of([("task", spec.task.name), *(("defense", d.name) for d in spec.defense)])
+
+    def _compute(self, job: Job, cells: Sequence[Cell], refresh: bool) -> Iterator[Result]:
+        from bench.assess import Assessor
+        from bench.lender import Memo
+
+        run = self._train(job, refresh)
+        materials = self._shop().materials(job.spec, job.seed)
+        assessor = Assessor(run, materials, Memo())
+        built = {canonical_json(c.attack): self._attack(c.attack) for c in cells}
+        # by adversary, so that its views are built once for all attacks
+        order = sorted(cells, key=lambda c: [x.adversary for x in cells].index(c.adversary))
+        with self.progress.task("attacking", len(order)) as step:
+            for cell in order:
+                step(f"{cell.attack.name} as {cell.adversary}")
+                found = assessor.assess(cell.attack.name, built[canonical_json(cell.attack)], cell.adversary)
+                yield self._keep(cell, job.seed, run, assessor, found, built[canonical_json(cell.attack)].adaptive)
+
+    def _train(self, job: Job, refresh: bool) -> TrainedRun:
+        from bench.training import build_parts, train
+
+        parts = build_parts(job.spec, self.plugins)
+        run_id = job.spec.run_id(job.seed)
+        print_now = self._training_fingerprint(job.spec)
+        known = self.store.spec(run_id)
+        if refresh or (known is not None and known.get("fingerprint") != print_now):
+            self.store.discard_run(run_id)
+        self.progress.note(f"{job.spec.task.name}, {job.spec.defense_name}, seed {job.seed}: loading model and records")
+        materials = self._shop().materials(job.spec, job.seed)
+        self._adopt(job)
+        self.store.save_spec(run_id, {"spec": job.spec.model_dump(mode="json"), "fingerprint": print_now})
+        rounds = job.spec.federation.rounds
+        with self.progress.task(f"training {job.spec.defense_name}", rounds) as step:
+            return train(
+                job.spec,
+                job.seed,
+                materials,
+                parts,
+                self.store,
+                self.budget,
+                lambda r: step(f"round {r + 1} of {rounds}") if r >= 0 else None,
+            )
+
+    def _adopt(self, job: Job) -> None:
+        """Take the committed planting of this task, pool, partition and seed, where the checkout has one."""
+        planting_id = job.spec.planting_id(job.seed)
+        if self.store.planting(planting_id) is None and COMMITTED_PLANTINGS.is_dir():
+            self.store.adopt(COMMITTED_PLANTINGS, [planting_id])
+
+    def _shop(self) -> Workshop:
+        from bench.assets import Assets
+        from bench.materials import Workshop
+
+        if self._workshop is None:
+            self._workshop = Workshop(self.plugins, self.assets or Assets(quiet=self.progress.quiet))
+        return self._workshop
+
+    def _attack(self, spec: PluginSpec) -> Any:
+        return self.plugins.find("attack", spec.name).build(spec.config)
+
+    def _keep(
+        self, cell: Cell, seed: int, run: TrainedRun, assessor: Assessor, found: Assessment, adaptive: bool
+    ) -> Result:
+        materials = assessor.materials
+        spec = cell.model_dump(mode="json")
+        simulated = ("secrets from --secret-seed",) if cell.run.secret_seed is not None else ()
+        result = Result(
+            cell=cell.cell_id,
+            run=run.run_id,
+            result=cell.result_id(seed),
+            fingerprint=self._fingerprint(cell),
+            seed=seed,
+            status=found.status,
+            task=cell.run.task.name,
+            defense=cell.run.defense_name,
+            attack=cell.attack.name,
+            adversary=cell.adversary,
+            reads=found.reads,
+            leakage=found.leakage,
+            utility=run.utility,
+            cost={**run.cost, **found.cost},
+            claim=assessor.claim(cell.adversary),
+            learned=run.learned,
+            simulated=(*simulated, *run.parts.simulated),
+            adaptive=adaptive,
+            scores_sha256=self.store.save_scores(found.sheet) if found.sheet is not None else None,
+            note=found.note,
+            spec=spec,
+            provenance={
+                **provenance(str(materials.model.device)),
+                "preset": self.preset,
+                "planting": run.planting.id,
+                "model": {"revision": materials.source.revision, "sha256": materials.source.sha256},
+            },
+        )
+        return self.store.save_result(result)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one cell would take. ``seconds`` and ``bytes`` are rough, and 0 where the result is stored."""
+
+    cell_id: str
+    seed: int
+    stored: bool
+    seconds: float
+    bytes: int
+
+
+def estimate(cells: Sequence[Cell], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
+    """Per cell: whether it is stored, and a rough time and size (the training's is put on its first missing cell).
+
+    Builds every defense, so that parts that don't combine are found. Raises UsageError.
+    """
+    from bench.estimate import attack_seconds, training_bytes, training_seconds
+
+    runner = Runner(store, plugins, "", Progress(True), TRANSCRIPT_BUDGET, None)
+    found: list[Estimate] = []
+    for job in jobs(cells, seeds):
+        from bench.training import build_parts
+
+        parts = build_parts(job.spec, plugins)
+        trained = store.summary(job.spec.run_id(job.seed)) is not None
+        charged = trained
+        for cell in job.cells:
+            if runner._stored(cell, job.seed) is not None:
+                found.append(Estimate(cell.cell_id, job.seed, True, 0.0, 0))
+                continue
+            seconds, size = attack_seconds(job.spec), 0
+            if not charged:
+                seconds += training_seconds(job.spec)
+                size = training_bytes(job.spec, parts)
+                charged = True
+            found.append(Estimate(cell.cell_id, job.seed, False, seconds, size))
+    return found

@@ -1,0 +1,206 @@
+"""One training, from the planting to a complete transcript, with its utility and its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.channel import Public
+from bench.cost import traffic
+from bench.defense import Mechanism, compose
+from bench.federation.parts import Parts, fill
+from bench.federation.rounds import Federation
+from bench.federation.setup import Setup, participants
+from bench.games.planting import Planting, plant
+from bench.materials import Materials
+from bench.metrics import compute
+from bench.parties import silo
+from bench.plugins import Plugins
+from bench.result import Utility
+from bench.spec import RunSpec
+from bench.store import Store
+from bench.streams import SecretStreams
+from bench.tokens import Tokens
+from bench.transcript import Transcript
+
+RUN_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A finished training: what every attack starts from."""
+
+    run_id: str
+    spec: RunSpec
+    seed: int
+    directory: Path
+    transcript: Transcript
+    parts: Parts
+    planting: Planting
+    utility: tuple[Utility, ...]
+    learned: bool
+    cost: dict[str, Any]
+    mechanisms: Mapping[str, tuple[Mechanism, ...]]
+    nominal_sizes: Mapping[str, int]
+
+
+def build_parts(spec: RunSpec, plugins: Plugins) -> Parts:
+    """Raises UsageError where the named defenses don't combine."""
+    named = [(p.name, plugins.find("defense", p.name).build(p.config)) for p in spec.defense]
+    return fill(compose(named))
+
+
+def draw_planting(spec: RunSpec, seed: int, materials: Materials, store: Store) -> Planting:
+    """The game's secret: the one in the store for this task, pool, partition and seed, else a new one."""
+    planting_id = spec.planting_id(seed)
+
+    def draw() -> str:
+        secret = SecretStreams(f"game/{seed}", spec.secret_seed)
+        return plant(planting_id, materials.pool.silos, materials.pool.clusters, spec.pool.share, secret).to_json()
+
+    return Planting.from_json(store.draw_planting(planting_id, draw))
+
+
+def train(
+    spec: RunSpec,
+    seed: int,
+    materials: Materials,
+    parts: Parts,
+    store: Store,
+    budget: int | None = None,
+    on_round: Callable[[int], None] | None = None,
+) -> TrainedRun:
+    """Run the rounds that are missing, then measure. The caller holds the run's lock."""
+    run_id = spec.run_id(seed)
+    directory = store.run_dir(run_id)
+    planting = draw_planting(spec, seed, materials, store)
+    setup = _setup(spec, seed, materials, parts, planting)
+    transcript = _transcript(directory / "transcript", setup, spec)
+    if transcript.committed() >= -1:
+        setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
+    Federation(setup, transcript, budget=budget).run(on_round)
+    summary = store.summary(run_id)
+    if summary is None:
+        summary = _measure(setup, transcript, materials)
+        store.save_summary(run_id, summary)
+    utility = tuple(Utility.model_validate(u) for u in summary["utility"])
+    return TrainedRun(
+        run_id=run_id,
+        spec=spec,
+        seed=seed,
+        directory=directory,
+        transcript=transcript,
+        parts=parts,
+        planting=planting,
+        utility=utility,
+        learned=_learned(utility),
+        cost=summary["cost"],
+        mechanisms=logged_mechanisms(transcript),
+        nominal_sizes=setup.nominal_sizes,
+    )
+
+
+def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, planting: Planting) -> Setup:
+    federation = spec.federation
+    silos = tuple(silo(i) for i in range(federation.silos))
+    nominal = round(spec.pool.candidates * spec.pool.share)
+    public = Public(
+        layout=materials.model.layout,
+        silos=silos,
+        weights={name: parts.aggregator.weight(nominal) for name in silos},
+        rounds=federation.rounds,
+        participants=participants(federation, materials.streams),
+    )
+    return Setup(
+        model=materials.model,
+        parts=parts,
+        public=public,
+        federation=federation,
+        initial=materials.model.initial_adapter(materials.streams.generator("initial adapter")),
+        streams=materials.streams,
+        secret_seed=spec.secret_seed,
+        tokens=lambda name: training_tokens(name, spec, materials, parts, planting),
+        nominal_sizes=dict.fromkeys(silos, nominal),
+    )
+
+
+def training_tokens(name: str, spec: RunSpec, materials: Materials, parts: Parts, planting: Planting) -> Tokens:
+    """What silo ``name`` trains on: its members, after the defense's record parts."""
+    if not parts.records:
+        return materials.tokens(planting.members[name])
+    records = [materials.pool.records[i] for i in planting.members[name]]
+    for part in parts.records:
+        records = list(part.apply(records))
+    return materials.model.encode(records, spec.pool.max_tokens, materials.corpus.task.answer_prefix)
+
+
+def _transcript(root: Path, setup: Setup, spec: RunSpec) -> Transcript:
+    if (root / "manifest.json").exists():
+        return Transcript(root)
+    public_spec = spec.model_dump(mode="json", exclude={"secret_seed"})
+    return Transcript.create(root, setup.public, setup.initial, public_spec)
+
+
+def logged_mechanisms(transcript: Transcript) -> dict[str, tuple[Mechanism, ...]]:
+    """Per silo, what its privacy mechanism did, in order of rounds."""
+    found: dict[str, list[Mechanism]] = {name: [] for name in transcript.public.silos}
+    for round in range(transcript.committed() + 1):
+        for name, training in transcript.training(round).items():
+            found[name].extend(Mechanism(m["kind"], m["params"]) for m in training["mechanisms"])
+    return {name: tuple(items) for name, items in found.items()}
+
+
+def _measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict[str, Any]:
+    with setup.meter.measure("utility"):
+        utility = _utility(transcript, materials)
+    trained = [t for r in range(transcript.committed() + 1) for t in transcript.training(r).values()]
+    tokens = sum(t["tokens"] for t in trained)
+    seconds = setup.meter.phases["train"].wall
+    cost = traffic(transcript.messages(), len(transcript.public.silos), transcript.public.rounds)
+    cost["phases"] = setup.meter.to_json()
+    cost["peak_bytes"] = max(phase.peak for phase in setup.meter.phases.values())
+    cost["trained_tokens"] = tokens
+    cost["tokens_per_second"] = round(tokens / seconds, 1) if seconds else 0.0
+    cost["parameters"] = transcript.public.layout.size
+    return {"version": RUN_VERSION, "utility": [u.model_dump(mode="json") for u in utility], "cost": cost}
+
+
+def _utility(transcript: Transcript, materials: Materials) -> list[Utility]:
+    """The task's metrics on held-out records: the base model's, the final adapter's, and the curve over rounds."""
+    ids = materials.pool.heldout
+    tokens, gold = materials.tokens(ids), materials.gold(ids)
+    clusters = np.array([materials.pool.clusters[i] for i in ids])
+    model, names = materials.model, materials.corpus.task.metrics()
+
+    def measured(adapter: Any) -> Any:
+        model.set_adapter(adapter)
+        stats = model.stats(tokens, materials.label_ids)
+        rng = materials.streams.generator("utility")
+        return compute(names, stats, tokens, gold, clusters, rng)
+
+    base = measured(None)
+    curve = [measured(transcript.truth(r, "adapter")) for r in range(transcript.committed() + 1)]
+    return [
+        Utility(
+            name=last.name,
+            value=last.value,
+            base=start.value,
+            low=last.low,
+            high=last.high,
+            n=last.n,
+            better=last.better,
+            curve=tuple(step[i].value for step in curve),
+        )
+        for i, (start, last) in enumerate(zip(base, curve[-1], strict=True))
+    ]
+
+
+def _learned(utility: tuple[Utility, ...]) -> bool:
+    """True where the first metric is better than the base model's."""
+    first = utility[0]
+    return first.value < first.base if first.better == "lower" else first.value > first.base
+

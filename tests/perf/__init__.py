@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a ratio. Run one with ``python -m tests.perf.NAME``; none asserts a time."""
