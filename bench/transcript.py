@@ -25,13 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.channel import MAX_FRAME, Public
-from bench.errors import SiloBenchError, UsageError
-from bench.update import Layout
-
-FORMAT = "silobench-transcript"
-VERSION = 1
-#: messages a manifest line may describe, and frames in a message: bounds on hostile input
-MAX_FRAMES_PER_MESSAGE = 1_000_000
+from bench.errors import SiloBenchError
+from bench.manifest import FORMAT, VERSION, array, json_object, message_lines, read_manifest
 
 
 @dataclass(frozen=True)
@@ -157,8 +152,7 @@ class Transcript:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.manifest = _read_manifest(root)
-        self.public = _public(self.manifest["public"], root)
+        self.manifest, self.public = read_manifest(root)
 
     @classmethod
     def create(cls, root: Path, public: Public, initial: NDArray[np.float32], spec: dict[str, Any]) -> Transcript:
@@ -179,7 +173,7 @@ class Transcript:
         return cls(root)
 
     def initial_adapter(self) -> NDArray[np.float32]:
-        return _load(self.root / "initial.npy", (self.public.layout.size,))
+        return np.array(array(self.root / "initial.npy", (self.public.layout.size,), np.float32))
 
     def committed(self) -> int:
         """Index of the last committed round: -1 after set-up only, -2 where nothing was committed."""
@@ -188,6 +182,14 @@ class Transcript:
             last += 1
         return last
 
+    def discard_uncommitted(self) -> None:
+        """Remove what a killed process left of a round that does not count, its secrets and truth included."""
+        counted = {slot(round) for round in range(-1, self.committed() + 1)}
+        for part in ("rounds", "secrets", "truth"):
+            for path in list((self.root / part).glob("*")):
+                if path.name not in counted:
+                    shutil.rmtree(path)
+
     def begin(self, round: int) -> RoundWriter:
         return RoundWriter(self.root, round)
 
@@ -195,34 +197,34 @@ class Transcript:
         """All committed messages in the order they were sent."""
         for round in rounds if rounds is not None else range(-1, self.committed() + 1):
             directory = self.root / "rounds" / slot(round)
-            for number, line in enumerate((directory / "messages.jsonl").read_text().splitlines(), 1):
-                yield _message(line, directory, number, self)
+            for line in message_lines(directory / "messages.jsonl", round, self.public):
+                index = tuple(Frame(*entry) for entry in line.frames)
+                frames = directory / "frames.bin"
+                yield StoredMessage(line.round, line.stage, line.sender, line.receivers, index, frames)
 
     def keys(self, party: str) -> dict[str, NDArray[np.uint8]]:
-        """A party's secrets (state entries under ``keys/``), names without the prefix. Empty where not stored."""
+        """A party's secrets of committed rounds (state entries under ``keys/``), names without the prefix."""
         found: dict[str, NDArray[np.uint8]] = {}
-        for directory in sorted((self.root / "secrets").glob("[0-9]*")):
-            if directory.suffix:
-                continue
-            base = directory / party / "keys"
+        for round in range(-1, self.committed() + 1):
+            base = self.root / "secrets" / slot(round) / party / "keys"
             for path in sorted(base.rglob("*.npy")):
-                found[path.relative_to(base).with_suffix("").as_posix()] = np.load(path, allow_pickle=False)
+                found[path.relative_to(base).with_suffix("").as_posix()] = array(path)
         return found
 
     def truth(self, round: int, name: str) -> NDArray[Any] | None:
         """``"adapter"``: the global adapter after the round; a silo's name: its summand. None where not stored."""
         path = self.root / "truth" / slot(round) / f"{name}.npy"
-        return np.load(path, allow_pickle=False, mmap_mode="r") if path.exists() else None
+        return array(path, (self.public.layout.size,)) if path.exists() else None
 
     def training(self, round: int) -> dict[str, Any]:
         """Per silo: steps, tokens, losses, batches, mechanisms, records of this round. Empty where not stored."""
         path = self.root / "truth" / slot(round) / "training.json"
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        return json_object(path) if path.exists() else {}
 
     def harness_notes(self, round: int) -> dict[str, Any]:
         """What the harness must know to go on after this round: undelivered messages, phases measured so far."""
         path = self.root / "truth" / slot(round) / "harness.json"
-        return dict(json.loads(path.read_text())) if path.exists() else {}
+        return json_object(path) if path.exists() else {}
 
     def frames_size(self, round: int) -> int:
         """Bytes of the round's frames on disk; 0 where thinned."""
@@ -238,57 +240,3 @@ class Transcript:
         last = self.committed()
         values = self.truth(last, "adapter") if last >= 0 else None
         return self.initial_adapter() if values is None else np.asarray(values)
-
-
-def _load(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    values = np.load(path, allow_pickle=False)
-    if values.shape != shape or values.dtype != np.float32:
-        raise UsageError(f"{path} holds {values.dtype} {values.shape}, expected float32 {shape}.")
-    return np.asarray(values)
-
-
-def _read_manifest(root: Path) -> dict[str, Any]:
-    path = root / "manifest.json"
-    try:
-        value = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UsageError(f"{root} is no transcript: it has no manifest.json.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON ({error}).") from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise UsageError(f"{path} is no manifest of a transcript: 'format' is not '{FORMAT}'.")
-    if value.get("version") != VERSION:
-        raise UsageError(f"{path} has version {value.get('version')!r}; this silobench reads version {VERSION}.")
-    return value
-
-
-def _public(value: dict[str, Any], root: Path) -> Public:
-    try:
-        return Public(
-            layout=Layout.from_json(value["layout"]),
-            silos=tuple(str(s) for s in value["silos"]),
-            weights={str(k): int(v) for k, v in value["weights"].items()},
-            rounds=int(value["rounds"]),
-            participants=tuple(tuple(str(s) for s in p) for p in value["participants"]),
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        kind = type(error).__name__
-        raise UsageError(f"{root / 'manifest.json'} is malformed: {kind} in 'public' ({error}).") from None
-
-
-def _message(line: str, directory: Path, number: int, transcript: Transcript) -> StoredMessage:
-    where = f"{directory / 'messages.jsonl'} line {number}"
-    try:
-        value = json.loads(line)
-        frames = value["frames"]
-        if len(frames) > MAX_FRAMES_PER_MESSAGE:
-            raise ValueError(f"{len(frames)} frames")
-        index = tuple(Frame(int(o), int(n), str(h)) for o, n, h in frames)
-        if any(f.offset < 0 or not 0 <= f.length <= MAX_FRAME for f in index):
-            raise ValueError("a frame's offset or length is out of range")
-        receivers = tuple(str(r) for r in value["receivers"])
-        return StoredMessage(
-            int(value["round"]), str(value["stage"]), str(value["sender"]), receivers, index, directory / "frames.bin"
-        )
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is malformed: {error}.") from None

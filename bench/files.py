@@ -1,0 +1,72 @@
+"""Files written whole or not at all, and operating-system errors as sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from bench.errors import UsageError
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an OSError while writing at ``path`` into a UsageError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise UsageError(f"There is no disk space left to write {path}: free some and run again.") from None
+        raise UsageError(f"{path} can't be written ({error.strerror or error}): check the folder.") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` (UTF-8, newlines as they are) under a temporary name, flush it to disk, and rename it to ``path``.
+
+    Folders are made. Whoever reads ``path`` meanwhile, or after a kill, finds the former contents or the new ones.
+    Raises UsageError where the disk is full or the folder can't be written; nothing is left behind then.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+        _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut; a system that can't open folders is left to its own guarantees."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with suppress(OSError):
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_text(path: Path) -> str | None:
+    """The contents of a UTF-8 file, or None where it does not exist. Raises UsageError where it can't be read."""
+    try:
+        return path.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is damaged: it is no UTF-8 text; remove it and run again.") from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read ({error.strerror or error}).") from None
