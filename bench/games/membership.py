@@ -1,0 +1,295 @@
+"""The membership game: was this record trained on? From scores and the truth to leakage figures.
+
+``leakage`` is a pure function of a ``MembershipSheet``, so anybody can recompute a result from its committed sheet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bench import stats
+from bench.errors import SiloBenchError, UsageError
+from bench.games import text as form
+from bench.games.noview import FITTED, baseline
+from bench.games.planting import Planting, Queries, plant, queries
+from bench.games.text import SHEET, SHEET_VERSION
+from bench.result import Leakage
+
+GAME = "membership"
+FPRS = {"tpr@10%": 0.1, "tpr@1%": 0.01, "tpr@0.1%": 0.001}
+#: a baseline this unlikely under a blind draw voids the result
+VOID_P = 1e-6
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class MembershipSheet:
+    """Truth and scores of n candidates, sorted by id. ``member``: (n,) bool. ``scores``, ``baseline``: name to (n,).
+
+    Every cluster lies in one silo and is wholly of members or wholly of others, as the game drew it.
+    """
+
+    ids: tuple[str, ...]
+    silos: tuple[str, ...]
+    clusters: tuple[int, ...]
+    member: NDArray[np.bool_]
+    scores: Mapping[str, Floats]
+    baseline: Mapping[str, Floats]
+
+    def to_json(self) -> str:
+        """Canonical text: the same whatever order the candidates came in."""
+        rows = zip(self.ids, self.silos, self.clusters, (int(m) for m in self.member), strict=True)
+        tables = {"scores": self.scores, "baseline": self.baseline}
+        return form.write(
+            {
+                "format": SHEET,
+                "version": SHEET_VERSION,
+                "game": GAME,
+                "candidates": [list(row) for row in rows],
+                **{key: {name: v.tolist() for name, v in table.items()} for key, table in tables.items()},
+            }
+        )
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of ``to_json()`` in hexadecimal: the name of the committed scores."""
+        return form.sha256(self.to_json())
+
+    @classmethod
+    def from_json(cls, text: str) -> MembershipSheet:
+        """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
+        value = form.parse(text, SHEET, SHEET_VERSION)
+        listed = form.entries(form.field(value, "candidates"), "candidates")
+        rows = [form.entries(row, "candidates", 4) for row in listed]
+        tables = []
+        for key in ("scores", "baseline"):
+            table = form.mapping(form.field(value, key), key)
+            tables.append({form.name(n, key): np.array(form.numbers(v, n, len(rows))) for n, v in table.items()})
+        member = [form.integer(row[3], "member") for row in rows]
+        if not set(member) <= {0, 1}:
+            raise UsageError("'member' must be 0 or 1.")
+        ids = [form.label(row[0], "id") for row in rows]
+        silos = [form.label(row[1], "silo") for row in rows]
+        clusters = [form.integer(row[2], "cluster") for row in rows]
+        try:
+            sheet = make_sheet(ids, silos, clusters, np.array(member, dtype=np.bool_), *tables)
+        except SiloBenchError as error:
+            raise UsageError(f"The {SHEET} contradicts itself: {error}.") from None
+        form.require_canonical(text, sheet.to_json(), SHEET)
+        return sheet
+
+
+def make_sheet(
+    ids: Sequence[str],
+    silos: Sequence[str],
+    clusters: Sequence[int] | NDArray[np.integer],
+    member: Sequence[bool] | NDArray[np.bool_],
+    scores: Mapping[str, ArrayLike],
+    baseline: Mapping[str, ArrayLike] = MappingProxyType({}),
+) -> MembershipSheet:
+    """The sheet of candidates (parallel sequences of length n, any order) and of an attack's named scores, each (n,).
+
+    Raises SiloBenchError for what an attack did wrong: no score, a score that is not one finite number per candidate, a
+    name that is taken; and for an impossible truth: an id twice, a cluster in two silos or of both classes.
+    """
+    if not len(ids) == len(silos) == len(clusters) == len(member):
+        raise ValueError("ids, silos, clusters and member must have the same length")
+    if len(set(ids)) < len(ids):
+        raise SiloBenchError("a candidate stands twice")
+    if any(not 0 < len(label) <= form.MAX_NAME for label in (*ids, *silos)):
+        raise SiloBenchError(f"ids of candidates and silos have 1 to {form.MAX_NAME} characters")
+    if not scores:
+        raise SiloBenchError("the attack returned no score")
+    labels = np.asarray(member, dtype=np.bool_)
+    order = sorted(range(len(ids)), key=lambda i: ids[i])
+    kind: dict[int, tuple[str, bool]] = {}
+    for cluster, silo, label in zip(clusters, silos, labels, strict=True):
+        if kind.setdefault(int(cluster), (silo, bool(label))) != (silo, bool(label)):
+            raise SiloBenchError(f"cluster {cluster} is divided between silos, or between members and non-members")
+    return MembershipSheet(
+        tuple(ids[i] for i in order),
+        tuple(silos[i] for i in order),
+        tuple(int(clusters[i]) for i in order),
+        labels[order],
+        *({name: _column(name, table[name], order) for name in sorted(table)} for table in (scores, baseline)),
+    )
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A sheet's leakage figures. ``void``: the baseline beats chance, ``note`` says how. ``best``: the score that was
+    reported on fold 0 and on fold 1, for each cross-fitted figure."""
+
+    leakage: tuple[Leakage, ...]
+    void: bool = False
+    note: str = ""
+    best: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+def leakage(sheet: MembershipSheet) -> Scored:
+    """All figures of one sheet (docs/metrics.md): cross-fitted ones, every single score's AUC, the baseline's."""
+    rows, best = _crossfitted(sheet)
+    for name, values in sheet.scores.items():
+        rows.append(_row(f"auc:{name}", stats.auc(values, sheet.member, sheet.clusters), _counts(sheet)))
+    found, note = _baseline(sheet)
+    return Scored(tuple(rows + found), bool(note), note, best)
+
+
+def paired(first: MembershipSheet, second: MembershipSheet) -> stats.Difference:
+    """AUC of the strongest score of ``first`` less that of ``second``, cross-fitted, on the candidates that both have.
+
+    For two defenses under one planting: positive where the first leaks more. It compares two models on these records.
+    Raises UsageError where the sheets share no candidates of both classes, or disagree about one's truth.
+    """
+    rows = [dict(zip(sheet.ids, range(len(sheet.ids)), strict=True)) for sheet in (first, second)]
+    shared = [i for i in first.ids if i in rows[1]]
+    index = [[row[i] for i in shared] for row in rows]
+    truths = [
+        [(sheet.clusters[k], bool(sheet.member[k])) for k in at]
+        for sheet, at in zip((first, second), index, strict=True)
+    ]
+    if truths[0] != truths[1]:
+        raise UsageError(
+            "The two sheets disagree about which candidates were trained on: compare runs of one planting."
+        )
+    member, cluster = first.member[index[0]], [first.clusters[k] for k in index[0]]
+    try:
+        folds = stats.split(cluster, member)
+    except stats.TooFewClusters as error:
+        raise UsageError(f"The two sheets share too few candidates to be compared: {error}.") from None
+    tables = [
+        {name: values[at] for name, values in sheet.scores.items()}
+        for sheet, at in zip((first, second), index, strict=True)
+    ]
+    return stats.crossfit_paired(tables[0], tables[1], member, cluster, folds)
+
+
+def _crossfitted(sheet: MembershipSheet) -> tuple[list[Leakage], dict[str, tuple[str, str]]]:
+    names = ["auc", *FPRS, "advantage"]
+    try:
+        folds = stats.split(sheet.clusters, sheet.member)
+    except stats.TooFewClusters as error:
+        nothing = stats.Interval(None, None, None, str(error))
+        return [_row(name, nothing, _counts(sheet)) for name in names], {}
+    best: dict[str, tuple[str, str]] = {}
+    choice = stats.crossfit_auc(sheet.scores, sheet.member, sheet.clusters, folds)
+    best["auc"] = choice.chosen
+    rows = [_row("auc", choice.interval, _counts(sheet, scores=len(sheet.scores)), choice.chosen)]
+    for name, fpr in FPRS.items():
+        rates = stats.crossfit_tpr(sheet.scores, sheet.member, sheet.clusters, fpr, folds)
+        rows.append(_rates(name, rates.tpr, rates, sheet, best))
+    rates = stats.crossfit_advantage(sheet.scores, sheet.member, sheet.clusters, folds)
+    return [*rows, _rates("advantage", rates.advantage, rates, sheet, best)], best
+
+
+def _rates(
+    name: str,
+    interval: stats.Interval,
+    rates: stats.Rates,
+    sheet: MembershipSheet,
+    best: dict[str, tuple[str, str]],
+) -> Leakage:
+    if interval.value is None:
+        return _row(name, interval, _counts(sheet))
+    best[name] = rates.chosen
+    positives = {"true_positives": rates.true_positives, "false_positives": rates.false_positives}
+    return _row(name, interval, _counts(sheet, **positives), rates.chosen)
+
+
+def _baseline(sheet: MembershipSheet) -> tuple[list[Leakage], str]:
+    """The baseline's figures, and why the result is void, or an empty string."""
+    if not sheet.baseline:
+        return [], ""
+    names = list(sheet.baseline)
+    tests = {name: _no_view(sheet, name, 0.95) for name in names}
+    rows = [_row(f"auc:baseline:{name}", interval, _counts(sheet)) for name, (interval, _) in tests.items()]
+    known = {name: test for name, test in tests.items() if test[0].value is not None}
+    if not known:
+        return [_row("auc:baseline", tests[names[0]][0], _counts(sheet)), *rows], ""
+    strongest = min(known, key=lambda name: (known[name][1], name))
+    found, _ = _no_view(sheet, strongest, 1 - 0.05 / len(names))
+    p = min(1.0, known[strongest][1] * len(names))
+    note = f"{strongest}, the strongest of {len(names)} no-view scores; interval for all at once; p = {p:.2g} for all"
+    best = _upward(found, note)
+    rows.insert(0, _row("auc:baseline", best, _counts(sheet)))
+    if p >= VOID_P:
+        return rows, ""
+    return rows, (
+        f"void: without any view '{strongest}' tells members from non-members with AUC {best.value:.3f} "
+        f"(p = {p:.1g}), so they differed before training and the split is broken"
+    )
+
+
+def _upward(interval: stats.Interval, note: str) -> stats.Interval:
+    """An AUC under 1/2 turned round: nobody said which way a no-view score should point."""
+    value, low, high = interval.value, interval.low, interval.high
+    if value is None or low is None or high is None or value >= 0.5:
+        return stats.Interval(value, low, high, note)
+    return stats.Interval(1 - value, 1 - high, 1 - low, f"reversed {note}")
+
+
+def _no_view(sheet: MembershipSheet, name: str, confidence: float) -> tuple[stats.Interval, float]:
+    """AUC of a baseline score with its interval, and its two-sided p under the game's blind draw."""
+    scores, member, clusters = sheet.baseline[name], sheet.member, np.asarray(sheet.clusters)
+    if not name.startswith(FITTED):
+        interval = stats.auc(scores, member, clusters, confidence)
+        return interval, 1.0 if interval.value is None else stats.null_test(scores, member, clusters).p_two_sided
+    try:
+        folds = stats.split(sheet.clusters, member)
+    except stats.TooFewClusters as error:
+        return stats.Interval(None, None, None, str(error)), 1.0
+    sides = [folds == f for f in (0, 1)]
+    # A mean z above t needs one fold's z above t, and each fold's is standard normal given the other fold's labels.
+    z = float(np.mean([stats.null_test(scores[s], member[s], clusters[s]).z for s in sides]))
+    interval = stats.folded_auc(scores, member, sheet.clusters, folds, confidence)
+    return interval, min(1.0, 4 * stats.normal_tail(abs(z)))
+
+
+def _column(name: str, values: ArrayLike, order: Sequence[int]) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if not name or not name.isprintable() or len(name) > form.MAX_NAME or name.partition(":")[0] == "baseline":
+        raise SiloBenchError(f"a score can't be called '{name:.80}'")
+    if array.shape != (len(order),):
+        raise SiloBenchError(f"score '{name}' has shape {array.shape}, expected one number for each of {len(order)}")
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise SiloBenchError(f"score '{name}' is NaN or infinite for {bad} of {len(order)} candidates")
+    column: Floats = array[list(order)]
+    return column
+
+
+def _counts(sheet: MembershipSheet, **more: int) -> dict[str, int]:
+    members = int(sheet.member.sum())
+    counts = {"members": members, "nonmembers": len(sheet.ids) - members, "clusters": len(set(sheet.clusters))}
+    return counts | more
+
+
+def _row(name: str, interval: stats.Interval, n: dict[str, int], chosen: tuple[str, str] | None = None) -> Leakage:
+    if chosen is None:
+        note = interval.note
+    else:
+        reported = chosen[0] if chosen[0] == chosen[1] else f"{chosen[0]} on one fold, {chosen[1]} on the other"
+        note = "; ".join(part for part in (f"score: {reported}", interval.note) if part)
+    return Leakage(name=name, value=interval.value, low=interval.low, high=interval.high, n=n, note=note)
+
+
+__all__ = [
+    "FPRS",
+    "VOID_P",
+    "MembershipSheet",
+    "Planting",
+    "Queries",
+    "Scored",
+    "baseline",
+    "leakage",
+    "make_sheet",
+    "paired",
+    "plant",
+    "queries",
+]
