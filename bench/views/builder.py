@@ -1,0 +1,263 @@
+"""Builds a view by trying: the channel's own reading, the harness's openers, and what follows from both."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.adversaries import Assignment
+from bench.channel import Candidate, Channel
+from bench.defense import Aggregator
+from bench.errors import CannotOpen, SiloBenchError
+from bench.federation.adapters import decode_adapter
+from bench.openers import OPENERS
+from bench.openers.base import MIN_VALUES, Guess, Opener, Traits, terms_of
+from bench.openers.distinguish import traits as find_traits
+from bench.transcript import Transcript
+from bench.update import Array
+from bench.view import Kind, View, adapter_handle
+from bench.views.hints import LiveHints
+from bench.views.knowledge import Seen
+from bench.views.ledger import Ledger, Row
+from bench.views.truth import Truth
+from bench.views.writer import ViewWriter
+
+#: Largest relative rounding error of one value: half a unit in the last place of a normal number.
+ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+_EXACT = ROUNDING["float32"]
+
+
+@dataclass(frozen=True)
+class _Adapter:
+    """A known global adapter. ``rounding``: relative, of the precision at which it travelled."""
+
+    path: Path
+    how: str
+    rounding: float
+    unchecked: bool
+
+    def load(self) -> Array:
+        return np.asarray(np.load(self.path, allow_pickle=False, mmap_mode="r"))
+
+
+class _Builder:
+    """The steps of one build; values live in ``work`` until they are written."""
+
+    def __init__(
+        self, transcript: Transcript, channel: Channel, aggregator: Aggregator, coalition: frozenset[str], work: Path
+    ) -> None:
+        self.channel, self.aggregator = channel, aggregator
+        self.public = transcript.public
+        self.seen = Seen(transcript, coalition)
+        self.truth = Truth(transcript, aggregator)
+        self.ledger = Ledger(work, self.truth, coalition, self._own)
+        self.adapters: dict[int, _Adapter] = {}
+        self.released: dict[int, str] = {}
+        self.metadata: list[Guess] = []
+        self._work = work
+        self._implied: set[int] = set()
+
+    def _own(self, round: int, silo: str) -> NDArray[np.floating] | None:
+        return self.seen.knowledge.contributions.get((round, silo))
+
+    def run(self, precision: str, traits: Traits | None, openers: Sequence[Opener]) -> None:
+        self._decode("broadcast", ROUNDING["float32"])
+        self._try_channel()
+        self._follow()
+        hints = LiveHints(self.seen, self.ledger, self.truth, lambda: traits or find_traits(self.channel, self.public))
+        own = OPENERS if self.public.layout.size >= MIN_VALUES else ()
+        for opener in (*own, *openers):
+            for candidate in opener(self.seen.knowledge, hints):
+                self._add(candidate)
+        self._follow()
+        self._decode("release", ROUNDING[precision])
+        self._follow()
+
+    def _decode(self, stage: str, rounding: float) -> None:
+        """Global adapters that the federation itself sent in clear to the coalition or to all."""
+        for message in self.seen.knowledge.messages:
+            if message.stage != stage:
+                continue
+            after = message.round if stage == "release" else message.round - 1
+            if after in self.adapters and stage == "broadcast":
+                continue
+            values = decode_adapter(message.frames(), self.public.layout.size)
+            if stage == "release":
+                self.released[after] = adapter_handle(values)
+            if after not in self.adapters:
+                self._learn(after, values, f"{stage} of round {message.round}", rounding, False)
+
+    def _learn(self, round: int, values: Array, how: str, rounding: float, unchecked: bool) -> None:
+        path = self._work / f"adapter-{round + 1}.npy"
+        np.save(path, values, allow_pickle=False)
+        self.adapters[round] = _Adapter(path, how, rounding, unchecked)
+
+    def _try_channel(self) -> None:
+        """The channel's own reading. CannotOpen opens nothing; any other failure is an error of the row."""
+        name = type(self.channel).__name__
+        loss = self.channel.error * self.public.layout.size**0.5
+        candidates = self._candidates(name)
+        for candidate in candidates:
+            known = set(self.public.silos)
+            if candidate.values.shape != (self.public.layout.size,) or not candidate.silos or candidate.silos - known:
+                raise SiloBenchError(
+                    f"channel {name} read values of shape {candidate.values.shape} for {sorted(candidate.silos)}; "
+                    f"expected ({self.public.layout.size},) for some of the federation's silos"
+                )
+            guess = Guess(candidate.round, candidate.silos, candidate.values, candidate.how)
+            self.ledger.add(guess, loss, improvable=True)
+
+    def _candidates(self, name: str) -> Iterator[Candidate]:
+        try:
+            yield from self.channel.read(self.seen.knowledge)
+        except CannotOpen:
+            return
+        except Exception as error:
+            raise SiloBenchError(f"channel {name} failed while reading: {type(error).__name__}: {error}") from error
+
+    def _add(self, candidate: Candidate) -> None:
+        """Keep what an opener found, if it is true and about others."""
+        guess = candidate if isinstance(candidate, Guess) else _as_guess(candidate)
+        if guess.form != "metadata":
+            self.ledger.add(guess)
+            return
+        known = {(m.round, m.silos, m.how) for m in self.metadata}
+        if not guess.silos & self.seen.knowledge.parties and (guess.round, guess.silos, guess.how) not in known:
+            self.metadata.append(guess)
+
+    def _follow(self) -> None:
+        """Sums from adapters, single summands from sums, adapters from sums, until nothing new follows."""
+        grew = True
+        while grew:
+            grew = False
+            for round in range(self.public.rounds):
+                grew |= self._imply(round)
+            grew |= self.ledger.settle()
+            for round in range(self.public.rounds):
+                grew |= self._derive(round)
+
+    def _imply(self, round: int) -> bool:
+        """The sum that turned one known adapter into the next."""
+        before, after = self.adapters.get(round - 1), self.adapters.get(round)
+        if before is None or after is None or round in self._implied:
+            return False
+        self._implied.add(round)
+        start, end = before.load(), after.load()
+        for silos in self.seen.summed[round]:
+            if self.ledger.has(terms_of(round, silos)):
+                return False
+            total = self.aggregator.implied_total(start, end, self._weights(silos))
+            if total is None:
+                return False
+            step = float(np.linalg.norm(end.astype(np.float64) - start))
+            blur = before.rounding * float(np.linalg.norm(start)) + after.rounding * float(np.linalg.norm(end))
+            loss = blur * float(np.linalg.norm(total)) / step if step else 0.0
+            how = f"global adapters before and after ({before.how}; {after.how})"
+            if self.ledger.add(Guess(round, frozenset(silos), total, how), loss):
+                return True
+        return False
+
+    def _derive(self, round: int) -> bool:
+        """The next adapter from a known one and a known sum, as whoever opens sums computes it."""
+        before = self.adapters.get(round - 1)
+        if before is None or round in self.adapters:
+            return False
+        for silos in self.seen.summed[round]:
+            found = self.ledger.total(round, silos)
+            if found is None:
+                continue
+            total, unchecked = found
+            after = self.aggregator.apply(total, self._weights(silos), before.load())
+            verdict = self.truth.judge_adapter(round, after)
+            if verdict.agrees:
+                self._learn(round, after, "applied the sum it read", _EXACT, unchecked or verdict.unchecked)
+                return True
+        return False
+
+    def _weights(self, silos: Iterable[str]) -> list[int]:
+        return [self.public.weights[silo] for silo in silos]
+
+    def query_only(self) -> None:
+        """A user has the released model's interface and nothing else."""
+        self._decode("release", _EXACT)
+        self.adapters.clear()
+
+    def write(self, writer: ViewWriter) -> View:
+        numbers = {}
+        for round, adapter in sorted(self.adapters.items()):
+            values = adapter.load()
+            if round < 0:
+                numbers[round] = writer.set_initial(values)
+                continue
+            handle = adapter_handle(values)
+            numbers[round] = writer.add(
+                "adapter", round, frozenset(), adapter.how, adapter=values, handle=handle, unchecked=adapter.unchecked
+            )
+        for row in sorted(self.ledger.rows.values(), key=lambda row: (len(row.terms), row.xor, row.terms)):
+            self._write_row(writer, row, numbers)
+        for guess in sorted(self.metadata, key=lambda g: (g.round, sorted(g.silos), g.how)):
+            shown = guess.values.astype(np.float64) if len(guess.values) else None
+            writer.add("metadata", guess.round, guess.silos, guess.how, values=shown)
+        for round, handle in sorted(self.released.items()):
+            writer.add("query", round, frozenset(), "the released model's interface", handle=handle)
+        shutil.rmtree(self._work)
+        return writer.commit(self.seen.thinned)
+
+    def _write_row(self, writer: ViewWriter, row: Row, numbers: dict[int, int]) -> None:
+        round = max(term[0] for term in row.terms)
+        silos = frozenset(silo for _, silo, _ in row.terms)
+        values = row.load() if row.xor else row.load().astype(np.float32)
+        single = len(row.terms) == 1
+        plain = not row.xor and all(coefficient == 1 for _, _, coefficient in row.terms)
+        kind: Kind = "difference" if not plain else "upload" if single else "sum"
+        before = self.adapters.get(round - 1)
+        adapter = None
+        if single and before is not None:
+            weight = self.public.weights[row.terms[0][1]]
+            adapter = self.aggregator.implied_adapter(row.load(), weight, before.load())
+        writer.add(
+            kind,
+            round,
+            silos,
+            row.how,
+            terms=row.terms,
+            values=values,
+            adapter=adapter,
+            before=numbers.get(round - 1),
+            handle="" if adapter is None else adapter_handle(adapter),
+            unchecked=row.unchecked,
+        )
+
+
+def _as_guess(candidate: Candidate) -> Guess:
+    return Guess(candidate.round, candidate.silos, candidate.values, candidate.how, factor=True)
+
+
+def build(
+    transcript: Transcript,
+    channel: Channel,
+    aggregator: Aggregator,
+    adversary: str,
+    assignment: Assignment,
+    directory: Path,
+    release_precision: str,
+    traits: Traits | None,
+    openers: Sequence[Opener],
+) -> View:
+    """See ``bench.view.build``."""
+    writer = ViewWriter(directory, adversary, assignment, transcript.public, transcript.manifest.get("spec", {}))
+    try:
+        builder = _Builder(transcript, channel, aggregator, assignment.coalition, writer.partial / "work")
+        if adversary == "user":
+            builder.query_only()
+        else:
+            builder.run(release_precision, traits, openers)
+        return builder.write(writer)
+    except BaseException:
+        writer.abandon()
+        raise
