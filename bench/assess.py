@@ -18,6 +18,7 @@ from bench.errors import SiloBenchError, UsageError
 from bench.federation.adapters import decode_adapter
 from bench.games import baselines, membership, reconstruction
 from bench.games.noview import baseline
+from bench.games.planting import Queries, queries
 from bench.games.sheet import Sheet
 from bench.lender import LentTools, Memo
 from bench.materials import Materials
@@ -140,12 +141,13 @@ class Assessor:
         missing: dict[str, str] = {}
         for number, (assignment, view) in enumerate(views):
             tools = self._tools(name, adversary, number)
-            asked = self._shuffled(assignment.victims, number)
+            rng = self.materials.streams.generator("questions", number)
+            asked = queries(self.run.planting, assignment.victims, rng)
             guesses = attack.infer(view, self._candidates(asked), tools)
-            _check_guesses(guesses.scores, len(asked))
+            _check_guesses(guesses.scores, len(asked.candidates))
             if scores and set(scores) != set(guesses.scores):
                 raise SiloBenchError(f"{name} gives different scores for different coalitions of {adversary}")
-            ids += asked
+            ids += asked.candidates
             for key, values in guesses.scores.items():
                 scores.setdefault(key, []).append(np.asarray(values, dtype=np.float64))
             reads.update(dict.fromkeys(guesses.reads))
@@ -156,17 +158,9 @@ class Assessor:
         note = "; ".join([scored.note, *(f"no {key}: {why}" for key, why in missing.items())]).strip("; ")
         return Assessment("void" if scored.void else "ok", tuple(reads), scored.leakage, sheet.to_json(), note)
 
-    def _shuffled(self, victims: Iterable[str], number: int) -> list[str]:
-        """The victims' candidates, members and others alike, in an order that says nothing."""
-        planting = self.run.planting
-        ids = sorted(i for v in victims for i in (*planting.members[v], *planting.nonmembers[v]))
-        return [ids[k] for k in self.materials.streams.generator("questions", number).permutation(len(ids))]
-
-    def _candidates(self, ids: Sequence[str]) -> Candidates:
-        holder = {i: name for name, held in self.materials.pool.silos.items() for i in held}
-        opaque = tuple(f"c{k}" for k in range(len(ids)))
-        tokens = self.materials.tokens(ids)
-        return Candidates(opaque, tuple(holder[i] for i in ids), self.materials.texts(ids), tokens)
+    def _candidates(self, asked: Queries) -> Candidates:
+        tokens = self.materials.tokens(asked.candidates)
+        return Candidates(asked.opaque, asked.silos, self.materials.texts(asked.candidates), tokens)
 
     def _membership_sheet(self, ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]]) -> Sheet:
         planting = self.run.planting
@@ -251,5 +245,3 @@ def _check_guesses(scores: Mapping[str, NDArray[np.float64]], n: int) -> None:
     for key, values in scores.items():
         if np.shape(values) != (n,):
             raise SiloBenchError(f"score '{key}' has shape {np.shape(values)}, expected one number for each of {n}")
-
-

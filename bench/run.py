@@ -19,13 +19,13 @@ from bench.plugins import Plugins
 from bench.progress import Progress
 from bench.provenance import fingerprint, provenance
 from bench.result import Result
-from bench.spec import Cell, PluginSpec, RunSpec
+from bench.spec import Cell, ModelSpec, PluginSpec, RunSpec
 from bench.store import Store
 
 if TYPE_CHECKING:
     from bench.assess import Assessment, Assessor
     from bench.assets import Assets
-    from bench.materials import Workshop
+    from bench.materials import Materials, Workshop
     from bench.training import TrainedRun
 
 #: bytes of messages kept per run before frames of middle rounds are dropped
@@ -69,7 +69,39 @@ def execute(
     result with status ``error``.
     """
     runner = Runner(store, plugins, preset, Progress(quiet), transcript_budget, assets)
+    cells = [runner.pinned(cell) for cell in cells]
     return [result for job in jobs(cells, seeds) for result in runner.run(job, refresh)]
+
+
+def attack_transcript(
+    directory: Path,
+    attacks: Sequence[PluginSpec],
+    adversary_names: Sequence[str],
+    store: Store,
+    *,
+    plugins: Plugins,
+    quiet: bool = False,
+    assets: Assets | None = None,
+) -> list[Result]:
+    """Attack a complete transcript as it lies, a stored run's or one from elsewhere; nothing is trained.
+
+    Raises UsageError where it is malformed, incomplete, or without the origin that scoring needs.
+    """
+    from bench.training import build_parts, read_origin, reopen
+    from bench.transcript import Transcript
+
+    transcript = Transcript(directory)
+    spec, seed, _ = read_origin(transcript)
+    cells = [
+        Cell.model_validate({"run": spec, "attack": attack, "adversary": adversary})
+        for adversary in adversary_names
+        for attack in attacks
+    ]
+    runner = Runner(store, plugins, "", Progress(quiet), TRANSCRIPT_BUDGET, assets)
+    with store.lock(spec.run_id(seed)) as where:
+        materials = runner.shop().materials(spec, seed)
+        trained = reopen(transcript, where, materials, build_parts(spec, plugins))
+        return list(runner.attack(trained, materials, cells))
 
 
 class Runner:
@@ -81,6 +113,26 @@ class Runner:
         self.store, self.plugins, self.preset, self.progress = store, plugins, preset, progress
         self.budget, self.assets = budget, assets
         self._workshop: Workshop | None = None
+
+    def pinned(self, cell: Cell) -> Cell:
+        """The cell with its model's revision filled in (a hub's commit, a local directory's SHA-256), so that its
+        identity follows the weights. Models that SiloBench pins itself stay as they are."""
+        model = cell.run.model
+        if self._is_pinned(model):
+            return cell
+        revision = self._assets().model(model).revision
+        changed = cell.run.model_copy(update={"model": model.model_copy(update={"revision": revision})})
+        return cell.model_copy(update={"run": changed})
+
+    def _is_pinned(self, model: ModelSpec) -> bool:
+        from bench.assets import NAMES
+
+        return model.name in NAMES or model.revision is not None
+
+    def _assets(self) -> Assets:
+        from bench.assets import Assets
+
+        return self.assets or Assets(quiet=self.progress.quiet)
 
     def run(self, job: Job, refresh: bool = False) -> list[Result]:
         """One job: stored results where every one is fresh; else train what is missing and attack."""
@@ -111,22 +163,26 @@ class Runner:
         return self._fingerprint_of([("task", spec.task.name), *(("defense", d.name) for d in spec.defense)])
 
     def _compute(self, job: Job, cells: Sequence[Cell], refresh: bool) -> Iterator[Result]:
+        run, materials = self._train(job, refresh)
+        yield from self.attack(run, materials, cells)
+
+    def attack(self, run: TrainedRun, materials: Materials, cells: Sequence[Cell]) -> Iterator[Result]:
+        """Every cell's result on a finished training, kept in the store as it comes."""
         from bench.assess import Assessor
         from bench.lender import Memo
 
-        run = self._train(job, refresh)
-        materials = self._shop().materials(job.spec, job.seed)
         assessor = Assessor(run, materials, Memo())
         built = {canonical_json(c.attack): self._attack(c.attack) for c in cells}
         # by adversary, so that its views are built once for all attacks
         order = sorted(cells, key=lambda c: [x.adversary for x in cells].index(c.adversary))
         with self.progress.task("attacking", len(order)) as step:
             for cell in order:
+                attack = built[canonical_json(cell.attack)]
+                found = assessor.assess(cell.attack.name, attack, cell.adversary)
+                yield self._keep(cell, run, assessor, found, attack.adaptive)
                 step(f"{cell.attack.name} as {cell.adversary}")
-                found = assessor.assess(cell.attack.name, built[canonical_json(cell.attack)], cell.adversary)
-                yield self._keep(cell, job.seed, run, assessor, found, built[canonical_json(cell.attack)].adaptive)
 
-    def _train(self, job: Job, refresh: bool) -> TrainedRun:
+    def _train(self, job: Job, refresh: bool) -> tuple[TrainedRun, Materials]:
         from bench.training import build_parts, train
 
         parts = build_parts(job.spec, self.plugins)
@@ -136,12 +192,12 @@ class Runner:
         if refresh or (known is not None and known.get("fingerprint") != print_now):
             self.store.discard_run(run_id)
         self.progress.note(f"{job.spec.task.name}, {job.spec.defense_name}, seed {job.seed}: loading model and records")
-        materials = self._shop().materials(job.spec, job.seed)
+        materials = self.shop().materials(job.spec, job.seed)
         self._adopt(job)
         self.store.save_spec(run_id, {"spec": job.spec.model_dump(mode="json"), "fingerprint": print_now})
         rounds = job.spec.federation.rounds
         with self.progress.task(f"training {job.spec.defense_name}", rounds) as step:
-            return train(
+            run = train(
                 job.spec,
                 job.seed,
                 materials,
@@ -150,6 +206,7 @@ class Runner:
                 self.budget,
                 lambda r: step(f"round {r + 1} of {rounds}") if r >= 0 else None,
             )
+        return run, materials
 
     def _adopt(self, job: Job) -> None:
         """Take the committed planting of this task, pool, partition and seed, where the checkout has one."""
@@ -157,29 +214,27 @@ class Runner:
         if self.store.planting(planting_id) is None and COMMITTED_PLANTINGS.is_dir():
             self.store.adopt(COMMITTED_PLANTINGS, [planting_id])
 
-    def _shop(self) -> Workshop:
-        from bench.assets import Assets
+    def shop(self) -> Workshop:
+        """Models and corpora of this process."""
         from bench.materials import Workshop
 
         if self._workshop is None:
-            self._workshop = Workshop(self.plugins, self.assets or Assets(quiet=self.progress.quiet))
+            self._workshop = Workshop(self.plugins, self._assets())
         return self._workshop
 
     def _attack(self, spec: PluginSpec) -> Any:
         return self.plugins.find("attack", spec.name).build(spec.config)
 
-    def _keep(
-        self, cell: Cell, seed: int, run: TrainedRun, assessor: Assessor, found: Assessment, adaptive: bool
-    ) -> Result:
+    def _keep(self, cell: Cell, run: TrainedRun, assessor: Assessor, found: Assessment, adaptive: bool) -> Result:
         materials = assessor.materials
         spec = cell.model_dump(mode="json")
         simulated = ("secrets from --secret-seed",) if cell.run.secret_seed is not None else ()
         result = Result(
             cell=cell.cell_id,
             run=run.run_id,
-            result=cell.result_id(seed),
+            result=cell.result_id(run.seed),
             fingerprint=self._fingerprint(cell),
-            seed=seed,
+            seed=run.seed,
             status=found.status,
             task=cell.run.task.name,
             defense=cell.run.defense_name,

@@ -10,12 +10,16 @@ from typing import Any
 import numpy as np
 
 from bench.channel import Public
+from bench.config import canonical_json
 from bench.cost import traffic
 from bench.defense import Mechanism, compose
+from bench.errors import UsageError
 from bench.federation.parts import Parts, fill
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
+from bench.files import write_text
 from bench.games.planting import Planting, plant
+from bench.manifest import json_object
 from bench.materials import Materials
 from bench.metrics import compute
 from bench.parties import silo
@@ -80,6 +84,7 @@ def train(
     planting = draw_planting(spec, seed, materials, store)
     setup = _setup(spec, seed, materials, parts, planting)
     transcript = _transcript(directory / "transcript", setup, spec)
+    save_origin(transcript, spec, seed, planting)
     if transcript.committed() >= -1:
         setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
     Federation(setup, transcript, budget=budget).run(on_round)
@@ -87,9 +92,41 @@ def train(
     if summary is None:
         summary = _measure(setup, transcript, materials)
         store.save_summary(run_id, summary)
+    return _finished(spec, seed, directory, transcript, parts, planting, summary)
+
+
+def reopen(transcript: Transcript, directory: Path, materials: Materials, parts: Parts) -> TrainedRun:
+    """A complete transcript from anywhere as a finished training, nothing trained; ``directory`` takes the views.
+
+    Its origin must be there (``read_origin``). Raises UsageError where rounds are missing or the layout is not the
+    model's.
+    """
+    spec, seed, planting = read_origin(transcript)
+    if transcript.committed() != transcript.public.rounds - 1:
+        raise UsageError(
+            f"{transcript.root} holds {transcript.committed() + 1} of {transcript.public.rounds} rounds: "
+            "finish the run first."
+        )
+    if transcript.public.layout != materials.model.layout:
+        raise UsageError(f"{transcript.root} is of an adapter of another shape than its model and LoRA settings give.")
+    setup = _setup(spec, seed, materials, parts, planting)
+    setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
+    summary = _measure(setup, transcript, materials)
+    return _finished(spec, seed, directory, transcript, parts, planting, summary)
+
+
+def _finished(
+    spec: RunSpec,
+    seed: int,
+    directory: Path,
+    transcript: Transcript,
+    parts: Parts,
+    planting: Planting,
+    summary: Mapping[str, Any],
+) -> TrainedRun:
     utility = tuple(Utility.model_validate(u) for u in summary["utility"])
     return TrainedRun(
-        run_id=run_id,
+        run_id=spec.run_id(seed),
         spec=spec,
         seed=seed,
         directory=directory,
@@ -98,16 +135,43 @@ def train(
         planting=planting,
         utility=utility,
         learned=_learned(utility),
-        cost=summary["cost"],
+        cost=dict(summary["cost"]),
         mechanisms=logged_mechanisms(transcript),
-        nominal_sizes=setup.nominal_sizes,
+        nominal_sizes=dict.fromkeys(transcript.public.silos, nominal_size(spec)),
     )
+
+
+def save_origin(transcript: Transcript, spec: RunSpec, seed: int, planting: Planting) -> None:
+    """Keep beside the truth what scoring a transcript needs: spec, seed and planting. No view holds it."""
+    value = {"spec": spec.model_dump(mode="json"), "seed": seed, "planting": planting.to_json()}
+    path = transcript.root / "truth" / "origin.json"
+    if not path.exists():
+        write_text(path, canonical_json(value))
+
+
+def read_origin(transcript: Transcript) -> tuple[RunSpec, int, Planting]:
+    """Spec, seed and planting of a transcript from anywhere. Raises UsageError where they are missing or malformed."""
+    path = transcript.root / "truth" / "origin.json"
+    if not path.exists():
+        raise UsageError(
+            f"{transcript.root} has no truth/origin.json (spec, seed, planting), so that nothing can be scored on it."
+        )
+    value = json_object(path)
+    try:
+        return RunSpec.model_validate(value["spec"]), int(value["seed"]), Planting.from_json(str(value["planting"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is malformed: {type(error).__name__} in spec, seed or planting.") from None
+
+
+def nominal_size(spec: RunSpec) -> int:
+    """Records that a silo trains on, as the public settings say: what weights, rates and steps are made from."""
+    return round(spec.pool.candidates * spec.pool.share)
 
 
 def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, planting: Planting) -> Setup:
     federation = spec.federation
     silos = tuple(silo(i) for i in range(federation.silos))
-    nominal = round(spec.pool.candidates * spec.pool.share)
+    nominal = nominal_size(spec)
     public = Public(
         layout=materials.model.layout,
         silos=silos,
@@ -203,4 +267,3 @@ def _learned(utility: tuple[Utility, ...]) -> bool:
     """True where the first metric is better than the base model's."""
     first = utility[0]
     return first.value < first.base if first.better == "lower" else first.value > first.base
-

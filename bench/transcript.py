@@ -186,7 +186,7 @@ class Transcript:
         """Remove what a killed process left of a round that does not count, its secrets and truth included."""
         counted = {slot(round) for round in range(-1, self.committed() + 1)}
         for part in ("rounds", "secrets", "truth"):
-            for path in list((self.root / part).glob("*")):
+            for path in list((self.root / part).glob("[0-9]*")):
                 if path.name not in counted:
                     shutil.rmtree(path)
 

@@ -1,0 +1,89 @@
+"""Membership inference from likelihoods: was this record trained on?
+
+One forward pass of the last adapter that the adversary opened over each candidate, and one of the base model, give the
+whole family: loss, zlib, Min-K%, Min-K%++, and each less its value under the base model. Every score is returned by
+name; the game chooses among them without looking at the fold that it reports on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from attacks import scores
+from bench.attack import Attack, Candidates, Guesses, Tools
+from bench.config import Config as BaseConfig
+
+if TYPE_CHECKING:
+    from bench.view import Reading, View
+
+api = 1
+
+Scores = NDArray[np.float64]
+
+
+class Config(BaseConfig):
+    """``fractions``: the k of Min-K% and Min-K%++, each in (0, 1]."""
+
+    fractions: tuple[float, ...] = Field((0.1, 0.2, 0.3), min_length=1, max_length=20)
+
+    @field_validator("fractions")
+    @classmethod
+    def _are_distinct_fractions(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if any(not 0 < k <= 1 for k in value) or len({f"{100 * k:g}" for k in value}) < len(value):
+            raise ValueError("expected distinct numbers above 0 and at most 1, for instance 0.1,0.2,0.3")
+        return value
+
+
+class Likelihood(Attack):
+    """The likelihood family. Each victim's candidates are scored under that victim's own upload where one opened."""
+
+    game = "membership"
+    needs = frozenset({"query", "adapter", "upload"})
+
+    def __init__(self, config: Config) -> None:
+        self.fractions = config.fractions
+
+    def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
+        """Scores for every candidate. A silo of which nothing opened is scored under the base model, which knows no
+        member, and ``reads`` says so."""
+        tuned: dict[str, Scores] = {}
+        base: dict[str, Scores] = {}
+        missing: dict[str, str] = {}
+        reads: dict[str, None] = {}
+        for silo, rows in _by_silo(candidates).items():
+            reading = view.last_adapter(silo)
+            reads[describe(reading) if reading is not None else f"nothing of {silo}"] = None
+            tokens = candidates.tokens.take(rows)
+            texts = [candidates.texts[i] for i in rows]
+            for known, source in ((base, None), (tuned, reading)):
+                found, gone = scores.from_stats(tools.token_stats(source, tokens), texts, self.fractions)
+                missing |= gone
+                for name, values in found.items():
+                    known.setdefault(name, np.full(len(candidates.ids), np.nan))[rows] = values
+        raw = {name: values for name, values in tuned.items() if name not in missing}
+        missing |= {f"{name}-base": reason for name, reason in missing.items()}
+        return Guesses(raw | scores.calibrated(raw, base), tuple(reads), missing)
+
+
+def _by_silo(candidates: Candidates) -> dict[str, NDArray[np.int64]]:
+    """Rows of each silo's candidates, in an order that depends on their tokens alone: whoever asks about the same
+    candidates of a silo, in whatever order, shares the forward passes."""
+    ids, silos = candidates.tokens.ids, np.array(candidates.silos)
+    order = np.array(sorted(range(len(ids)), key=lambda i: ids[i].tolist()), dtype=np.int64)
+    return {str(silo): order[silos[order] == silo] for silo in np.unique(silos)}
+
+
+def describe(reading: Reading) -> str:
+    """What was read, for the result: "upload of silo-1, round 2"."""
+    if reading.kind == "upload":
+        return f"upload of {', '.join(sorted(reading.silos))}, round {reading.round}"
+    return "queries of the released model" if reading.kind == "query" else f"adapter after round {reading.round}"
+
+
+def build(config: Config) -> Attack:
+    """The attack, from its options."""
+    return Likelihood(config)

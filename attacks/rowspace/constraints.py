@@ -1,0 +1,103 @@
+"""What the changes of a group of LoRA projections say about the inputs that the group read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.rowspace.algebra import Floats, RowSpace, Whitening, log_chance, residuals, row_space, storage_noise
+from bench.update import Layout
+
+#: ridge of the whitening of whole inputs, as a share of the largest eigenvalue: they are many and their tail is noise
+INPUT_RIDGE = 1e-2
+#: a row space under more noise than this, as a share of its largest singular value, may hide directions
+HIDDEN = 1e-4
+
+
+@dataclass(frozen=True)
+class Change:
+    """One projection before and after: A (rank, width), its change, the change of B (out, rank), and the largest
+    singular values that float32 storage may have put into the changes."""
+
+    a: Floats
+    da: Floats
+    db: Floats
+    noise_a: float
+    noise_b: float
+
+
+def changes(layout: Layout, before: NDArray[np.floating], after: NDArray[np.floating]) -> dict[str, Change]:
+    """The change of every projection that has both its A and its B in the layout, by its prefix."""
+    old, new = ({name: value.astype(np.float64) for name, value in layout.tensors(flat)} for flat in (before, after))
+    found: dict[str, Change] = {}
+    for name_a in layout.names:
+        name_b = name_a.replace(".lora_A.", ".lora_B.")
+        if ".lora_A." not in name_a or name_b not in new:
+            continue
+        da, db = new[name_a] - old[name_a], new[name_b] - old[name_b]
+        noise = (storage_noise(new[name_a], da), storage_noise(new[name_b], db))
+        found[name_a.split(".lora_A.")[0]] = Change(old[name_a], da, db, *noise)
+    return found
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """``project`` (width, k) takes an input to the space in which ``space`` lies (whitened). ``change`` (m, k): the
+    change in those coordinates. ``complete``: the row space is all that the inputs span, so a test against it is exact.
+    ``on_inputs``: made of changes of A, that is of inputs themselves."""
+
+    name: str
+    project: Floats
+    space: RowSpace
+    change: Floats
+    complete: bool
+    on_inputs: bool
+
+    def vectors(self, inputs: Floats) -> Floats:
+        """(n, k) from inputs (n, width)."""
+        return inputs @ self.project
+
+    def test(self, vectors: Floats) -> tuple[NDArray[np.bool_], Floats]:
+        """(n,) True where a vector lies in the row space up to rounding, and the log-probability that one which was
+        not there, in a random direction, lies so close."""
+        residual = residuals(self.space, vectors)
+        return residual <= self.space.reach, log_chance(residual, self.space)
+
+
+def constraints(
+    group: Sequence[str], change: Mapping[str, Change], moment: Floats, tolerance: float
+) -> list[Constraint]:
+    """All constraints on what ``group`` read: one from each B, one from all changes of A together.
+
+    ``moment``: (width, width) second moment of inputs that were not there.
+    """
+    found = [_from_b(name, change[name], moment, tolerance) for name in group if np.any(change[name].db)]
+    moved = [change[name] for name in group if np.any(change[name].da)]
+    if moved:
+        found.append(_from_a("+".join(group), moved, moment, tolerance))
+    return [constraint for constraint in found if constraint.space.rank]
+
+
+def _from_b(name: str, change: Change, moment: Floats, tolerance: float) -> Constraint:
+    white = Whitening.of(change.a @ moment @ change.a.T).matrix
+    raw = row_space(change.db, change.noise_b, tolerance)
+    complete = _complete(raw, min(change.db.shape), change.noise_b)
+    return Constraint(f"{name} B", change.a.T @ white, raw.mapped(white), change.db @ white, complete, False)
+
+
+def _from_a(name: str, moved: Sequence[Change], moment: Floats, tolerance: float) -> Constraint:
+    """Rows of the changes of all A span {x_p} as far as they go: to (rank x projections) inputs where B is not zero."""
+    norms = [float(np.linalg.norm(c.da)) for c in moved]
+    stacked = np.concatenate([c.da / norm for c, norm in zip(moved, norms, strict=True)])
+    noise = max(c.noise_a / norm for c, norm in zip(moved, norms, strict=True))
+    raw = row_space(stacked, noise, tolerance)
+    white = Whitening.of(moment, INPUT_RIDGE).matrix
+    complete = _complete(raw, len(stacked), noise)
+    return Constraint(f"{name} A", white, raw.mapped(white), stacked @ white, complete, True)
+
+
+def _complete(space: RowSpace, most: int, noise: float) -> bool:
+    return 0 < space.rank < most and noise <= HIDDEN * float(space.values[0])

@@ -1,0 +1,127 @@
+"""In which order the tokens stood: a search over prefixes that the deeper projections' row spaces admit.
+
+What a deeper projection reads at position t depends on the tokens up to t. A prefix is admitted where the input at its
+last position lies in the row spaces; prefixes are grown token by token from the tokens already identified, so records
+come out as the longest admitted prefixes. A record's last token carries no gradient and is not among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks.rowspace.algebra import TOLERANCES, Floats, combine
+from attacks.rowspace.constraints import Change, Constraint, constraints
+from attacks.rowspace.probe import Probe
+from bench.tokens import Tokens
+
+#: expected number of prefixes admitted by mistake in one step of the search
+FALSE_PREFIXES = 0.01
+#: records of the population from which the spread of deeper inputs is taken
+SAMPLE = 32
+
+Prefix = tuple[int, ...]
+
+
+class Deeper:
+    """The row spaces of the groups after the first, for one update. The model holds the adapter before it."""
+
+    def __init__(self, probe: Probe, change: Mapping[str, Change], groups: int, moments: list[Floats]) -> None:
+        self.probe = probe
+        self.change = change
+        self.groups = min(groups, len(probe.groups))
+        self.moments = moments
+        self._cache: dict[float, list[tuple[int, Constraint]]] = {}
+
+    def constraints(self, tolerance: float) -> list[tuple[int, Constraint]]:
+        """(group, constraint) wherever the row space is complete and leaves room."""
+        if tolerance not in self._cache:
+            found = [
+                (g, constraint)
+                for g in range(1, self.groups)
+                for constraint in constraints(self.probe.groups[g], self.change, self.moments[g], tolerance)
+            ]
+            self._cache[tolerance] = [(g, c) for g, c in found if c.complete and not c.space.full]
+        return self._cache[tolerance]
+
+    def confirm_first(self, tokens: NDArray[np.int64], tolerance: float) -> Floats | None:
+        """(n,) log-chance of each token as a record's first; None where nothing can be told.
+
+        Only the widest row space of a group is asked: a query at the first position has no gradient.
+        """
+        found = self.constraints(tolerance)
+        widest = {g: max(c.space.rank for h, c in found if h == g) for g, _ in found}
+        return self._log_chance(tokens[:, None], [(g, c) for g, c in found if c.space.rank == widest[g]])
+
+    def positions(self, tolerance: float) -> int:
+        """Number of distinct positions that carry gradient, or 0 where no row space tells."""
+        return max((c.space.rank for _, c in self.constraints(tolerance)), default=0)
+
+    def prefixes(self, tokens: NDArray[np.int64], tolerance: float) -> list[Prefix]:
+        """The longest admitted prefixes over ``tokens``, longest first; empty where no row space tells the order.
+
+        Several local steps blur deeper inputs more than tokens, so ranks are read at ``tolerance`` and then at looser
+        ones, until the prefixes account for every position.
+        """
+        best: list[Prefix] = []
+        for looser in TOLERANCES:
+            if looser < tolerance:
+                continue
+            found, complete = self._search(tokens, looser)
+            if sum(map(len, found)) > sum(map(len, best)):
+                best = found
+            if complete:
+                break
+        return sorted(best, key=lambda p: (-len(p), p))
+
+    def _search(self, tokens: NDArray[np.int64], tolerance: float) -> tuple[list[Prefix], bool]:
+        """Leaves of the tree of admitted prefixes, and True where it has as many nodes as there are positions."""
+        positions = self.positions(tolerance)
+        first = self.confirm_first(tokens, tolerance) if len(tokens) else None
+        if first is None:
+            return [], False
+        level = _admitted([(int(t),) for t in tokens], first, positions)
+        leaves: list[Prefix] = []
+        count = len(level)
+        while level and count <= positions:
+            children = [(*prefix, int(t)) for prefix in level for t in tokens]
+            chance = self._log_chance(np.array(children), self.constraints(tolerance))
+            grown = _admitted(children, chance, positions) if chance is not None else []
+            parents = {child[:-1] for child in grown}
+            leaves += [prefix for prefix in level if prefix not in parents]
+            level = grown
+            count += len(grown)
+        return leaves + level, count == positions
+
+    def _log_chance(self, ids: NDArray[np.integer], found: list[tuple[int, Constraint]]) -> Floats | None:
+        """(n,) for the last position of ``ids``; 0 (certain) where it lies outside any of the row spaces."""
+        if not found:
+            return None
+        inputs = self.probe.last_inputs(ids, max(g for g, _ in found) + 1)
+        tests = [c.test(c.vectors(inputs[g])) for g, c in found]
+        fits = np.all([fit for fit, _ in tests], axis=0)
+        return np.asarray(np.where(fits, combine([chance for _, chance in tests]), 0.0))
+
+
+def _admitted(prefixes: list[Prefix], chance: Floats, most: int) -> list[Prefix]:
+    limit = np.log(FALSE_PREFIXES / len(prefixes))
+    order = [i for i in np.argsort(chance, kind="stable") if chance[i] < limit]
+    return [prefixes[i] for i in order[: max(most, 1)]]
+
+
+def input_moments(probe: Probe, population: Tokens, groups: int) -> list[Floats]:
+    """Second moments (width, width) of what each group reads, over some of the population; identity without one."""
+    rows = [population.ids[i, : population.lengths[i]][None] for i in range(min(SAMPLE, len(population)))]
+    rows = rows or [np.array([[0, 1]])]
+    total: list[Floats] = []
+    count = 0
+    for ids in rows:
+        inputs = [x[0, 1:].astype(np.float64) for x in probe.inputs(ids, groups)]
+        count += ids.shape[1] - 1
+        total = [x.T @ x + (total[g] if total else 0.0) for g, x in enumerate(inputs)]
+    if not len(population):
+        return [np.eye(len(moment)) for moment in total]
+    # A small sample does not span the inputs' space: what it leaves out must not count as impossible.
+    return [t / count + 1e-3 * np.trace(t) / count / len(t) * np.eye(len(t)) for t in total]

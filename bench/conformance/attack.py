@@ -1,0 +1,148 @@
+"""Checks of an attack: it finds what is there, finds nothing where nothing is, and does not depend on order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import get_args
+
+import numpy as np
+
+from bench.assess import Assessment
+from bench.attack import Attack, GameName, Target
+from bench.config import Config
+from bench.conformance.checks import Check, Failed, expect
+from bench.conformance.playground import CANDIDATES, Playground, playground
+from bench.plugins import Plugin
+from bench.spec import ADVERSARIES
+from bench.view import Kind
+
+#: the figure that decides, by game, and what a run that memorised its records must give at the strongest adversary
+HEADLINE = {"membership": "auc", "reconstruction": "token_recall"}
+PLANTED = {"membership": 0.8, "reconstruction": 0.5}
+#: how far an AUC of these members and as many others lies from 1/2 by chance, once in a million (two-sided normal)
+MARGIN = 4.9 * float(np.sqrt((CANDIDATES + 1) / (3 * CANDIDATES**2)))
+#: how much more of the trained records' tokens a reconstruction must recall than of others'
+DIFFERENCE = 0.2
+
+
+def checks(plugin: Plugin, config: Config) -> Iterator[Check]:
+    subject = _Subject(plugin, config)
+    yield Check("builds", subject.builds)
+    try:
+        game = subject.attack.game
+    except Exception:
+        return  # the check above has said why
+    yield Check("every adversary", subject.every_adversary)
+    yield Check("planted leak", subject.planted)
+    yield Check("no leak", subject.no_leak)
+    yield Check("order", subject.candidate_order if game == "membership" else subject.target_order)
+
+
+class _Subject:
+    def __init__(self, plugin: Plugin, config: Config) -> None:
+        self.plugin, self.config = plugin, config
+
+    @cached_property
+    def attack(self) -> Attack:
+        built = self.plugin.build(self.config)
+        expect(isinstance(built, Attack), f"build returned {type(built).__name__}, not an Attack.")
+        attack: Attack = built
+        expect(attack.game in get_args(GameName), f"'game' is {attack.game!r}, not {' or '.join(get_args(GameName))}.")
+        unknown = sorted(set(attack.needs) - set(get_args(Kind)))
+        expect(not unknown, f"'needs' names {unknown[:1]}; readings are of kind {', '.join(get_args(Kind))}.")
+        expect(attack.needs, "'needs' is empty: an attack that reads nothing is a baseline.")
+        return attack
+
+    @cached_property
+    def ground(self) -> Playground:
+        return playground(self.attack.game)
+
+    @cached_property
+    def found(self) -> dict[str, Assessment]:
+        return {who: self.ground.assess(self.plugin.name, self.attack, who) for who in ADVERSARIES}
+
+    def builds(self) -> str:
+        return f"plays the {self.attack.game} game, needs {' or '.join(sorted(self.attack.needs))}"
+
+    def every_adversary(self) -> str:
+        for who, one in self.found.items():
+            expect(one.status != "error", f"as {who} it breaks: {one.note}")
+        able = [who for who, one in self.found.items() if one.status == "ok"]
+        expect(able, "no adversary of a run in the clear can make it: 'needs' asks for what is never read.")
+        for who in able:
+            expect(self.found[who].reads, f"as {who} it does not say what it read ('reads' is empty).")
+        return f"works as {', '.join(able)}"
+
+    def planted(self) -> str:
+        game = self.attack.game
+        value, who = self._strongest(self.ground)
+        expect(
+            value >= PLANTED[game],
+            f"on a run that memorised its records its best {HEADLINE[game]} is {value:.3f} (as {who}); "
+            f"at least {PLANTED[game]} is there to be found.",
+        )
+        return f"{HEADLINE[game]} {value:.3f} as {who}, on a run that memorised its records"
+
+    def no_leak(self) -> str:
+        """Scored against members that were drawn independently, an attack knows no more than chance or its baseline."""
+        other = self.ground.with_other_truth()
+        if self.attack.game == "membership":
+            _, who = self._strongest(self.ground)
+            value = _figure(other.assess(self.plugin.name, self.attack, who), "auc")
+            expect(
+                value is not None and abs(value - 0.5) <= MARGIN,
+                f"scored against other members than those trained on, its AUC is {value}: it reads something else.",
+            )
+            return f"AUC {value:.3f} against members that were not trained on"
+        value, who = self._strongest(self.ground)
+        less = _figure(other.assess(self.plugin.name, self.attack, who), "token_recall") or 0.0
+        expect(
+            value - less >= DIFFERENCE,
+            f"it recalls {less:.3f} of the tokens of records that were not trained on, {value:.3f} of those that were.",
+        )
+        return f"recalls {less:.3f} of the tokens of records that were not trained on, {value:.3f} of those that were"
+
+    def candidate_order(self) -> str:
+        ground = self.ground
+        ids = sorted(i for v in ground.view.victims for i in ground.materials.pool.silos[v])
+        order = np.random.default_rng(3).permutation(len(ids))
+        one = self.attack.infer(ground.view, ground.candidates(ids), ground.tools()).scores
+        other = self.attack.infer(ground.view, ground.candidates([ids[k] for k in order]), ground.tools()).scores
+        expect(set(one) == set(other), "it gives other scores when the candidates are shuffled.")
+        for name in one:
+            before, after = np.asarray(one[name], float), np.asarray(other[name], float)
+            expect(before.shape == (len(ids),), f"score '{name}' has shape {before.shape}, expected ({len(ids)},).")
+            expect(np.isfinite(before).all(), f"score '{name}' holds values that are not finite.")
+            spread = float(np.ptp(before)) or 1.0
+            far = float(np.abs(before[order] - after).max()) / spread
+            expect(far <= 1e-3, f"score '{name}' of a candidate changes with the order of the candidates.")
+        return f"{len(one)} scores are the same in any order of the candidates"
+
+    def target_order(self) -> str:
+        ground = self.ground
+        targets = [Target(0, victim, 1, 1) for victim in ground.view.victims]
+        one = list(self.attack.reconstruct(ground.view, targets, ground.tools()))
+        other = list(self.attack.reconstruct(ground.view, targets[::-1], ground.tools()))
+        expect(len(one) == len(other), "it answers other targets when their order changes.")
+        size = ground.materials.model.vocab_size
+        for answer in one:
+            expect(answer.target in targets, "it answers a target that it was not asked about.")
+            shape = np.shape(answer.token_scores)
+            expect(shape == (size,), f"'token_scores' has shape {shape}, expected ({size},): one per token.")
+            expect(
+                len(answer.sequences) <= answer.target.records,
+                f"it gives {len(answer.sequences)} sequences for {answer.target.records} records.",
+            )
+        return f"{len(one)} of {len(targets)} targets answered, in any order"
+
+    def _strongest(self, ground: Playground) -> tuple[float, str]:
+        name = HEADLINE[self.attack.game]
+        known = [(value, who) for who, one in self.found.items() if (value := _figure(one, name)) is not None]
+        if not known:
+            raise Failed(f"no adversary got a figure '{name}'.")
+        return max(known)
+
+
+def _figure(one: Assessment, name: str) -> float | None:
+    return next((row.value for row in one.leakage if row.name == name), None)

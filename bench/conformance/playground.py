@@ -1,0 +1,133 @@
+"""A small real run on the packaged model ``tiny``, in the clear, for attacks to be tried on."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bench.adversaries import assignments
+from bench.assess import Assessment, Assessor
+from bench.assets import Assets
+from bench.attack import Attack, Candidates, GameName
+from bench.conformance.fixtures import sentences
+from bench.defense import Defense
+from bench.federation.adapters import decode_adapter
+from bench.federation.parts import fill
+from bench.games.planting import plant
+from bench.lender import LentTools, Memo
+from bench.materials import Corpus, Materials
+from bench.model import LoraModel
+from bench.parties import PUBLIC
+from bench.pool import build_pool
+from bench.spec import FederationSpec, LocalSpec, LoraSpec, ModelSpec, PluginSpec, PoolSpec, RunSpec
+from bench.store import Store
+from bench.streams import SecretStreams, Streams
+from bench.task import Record, Task
+from bench.training import TrainedRun, train
+from bench.view import View, adapter_handle, build
+
+SECRET_SEED = 11
+#: over all silos; half of them are trained on
+CANDIDATES = 120
+#: words of a record: enough to be told from others; under the LoRA rank for one gradient step to be read exactly
+WORDS: dict[GameName, int] = {"membership": 8, "reconstruction": 3}
+_MEMBERSHIP = FederationSpec(
+    silos=2, rounds=1, lora=LoraSpec(rank=8, alpha=16.0), local=LocalSpec(epochs=20, batch=6, lr=2e-2)
+)
+#: one gradient step of one record per silo, at a rank above its number of tokens
+_RECONSTRUCTION = FederationSpec(
+    silos=4,
+    rounds=1,
+    lora=LoraSpec(rank=32, alpha=32.0),
+    local=LocalSpec(steps=1, batch=1, optimizer="sgd", lr=0.1),
+)
+
+
+class Sentences(Task):
+    """Records of random words."""
+
+    source = "generated"
+
+    def __init__(self, words: int) -> None:
+        self.words = words
+
+    def records(self, assets: Assets) -> Sequence[Record]:
+        texts = sentences(240, self.words, np.random.default_rng(5))
+        return [Record(f"r{number}", text) for number, text in enumerate(texts)]
+
+
+@dataclass(frozen=True)
+class Playground:
+    """A trained run, and what is needed to attack it; its folder lives as long as it does."""
+
+    run: TrainedRun
+    materials: Materials
+    folder: tempfile.TemporaryDirectory[str]
+    memo: Memo
+
+    def assess(self, name: str, attack: Attack, adversary: str) -> Assessment:
+        """The attack as a run would make and score it."""
+        return Assessor(self.run, self.materials, self.memo).assess(name, attack, adversary)
+
+    def with_other_truth(self) -> Playground:
+        """The same run, scored against members that were drawn independently of those it was trained on."""
+        pool = self.materials.pool
+        share = self.run.spec.pool.share
+        other = plant("independent", pool.silos, pool.clusters, share, SecretStreams("game/other", SECRET_SEED + 1))
+        return replace(self, run=replace(self.run, planting=other))
+
+    @cached_property
+    def view(self) -> View:
+        """All that the server and every silo but one can read."""
+        run = self.run
+        assignment = assignments("all-but-one", run.transcript.public.silos)[0]
+        directory = Path(self.folder.name) / "view"
+        return build(run.transcript, run.parts.channel, run.parts.aggregator, "all-but-one", assignment, directory)
+
+    def tools(self) -> LentTools:
+        """Fresh tools, with randomness that is the same every time."""
+        size = self.materials.model.layout.size
+        sent = [m for m in self.run.transcript.messages() if PUBLIC in m.receivers]
+        released = [decode_adapter(message.frames(), size) for message in sent]
+        rng = np.random.default_rng(0)
+        return LentTools(self.materials, self.memo, rng, {adapter_handle(values): values for values in released})
+
+    def candidates(self, ids: Sequence[str]) -> Candidates:
+        """What an attack is asked about ``ids``."""
+        holder = {i: name for name, held in self.materials.pool.silos.items() for i in held}
+        opaque = tuple(f"c{k}" for k in range(len(ids)))
+        return Candidates(opaque, tuple(holder[i] for i in ids), self.materials.texts(ids), self.materials.tokens(ids))
+
+
+def playground(game: GameName) -> Playground:
+    """Train it: a few seconds."""
+    federation = _MEMBERSHIP if game == "membership" else _RECONSTRUCTION
+    spec = RunSpec(
+        task=PluginSpec(name="sentences"),
+        model=ModelSpec(name="tiny"),
+        pool=PoolSpec(
+            candidates=120 // federation.silos, validation=0, heldout=4, population=40, min_tokens=4, max_tokens=48
+        ),
+        federation=federation,
+        defense=(PluginSpec(name="plain"),),
+        secret_seed=SECRET_SEED,
+    )
+    materials = _materials(spec, Sentences(WORDS[game]))
+    folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
+    run = train(spec, 0, materials, fill(Defense()), Store(Path(folder.name)))
+    return Playground(run, materials, folder, Memo())
+
+
+def _materials(spec: RunSpec, task: Task) -> Materials:
+    assets, streams = Assets(quiet=True), Streams(0)
+    source = assets.model(spec.model)
+    model = LoraModel.load(source.path, spec.model, spec.federation.lora, "cpu")
+    records = tuple(task.records(assets))
+    corpus = Corpus(task, records, model.encode(records, spec.pool.max_tokens))
+    pool = build_pool(records, corpus.lengths(), spec.pool, spec.federation, streams)
+    return Materials(source, model, corpus, pool, streams)
