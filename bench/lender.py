@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -17,20 +18,43 @@ from bench.view import Reading, adapter_handle
 Adapter = NDArray[np.float32]
 
 
+Row = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+
+
+def record_digests(tokens: Tokens) -> list[bytes]:
+    """One digest per record, of what a forward pass depends on: its tokens and which of them are predicted."""
+    found = []
+    for ids, n, predicted in zip(tokens.ids, tokens.lengths, tokens.predicted, strict=True):
+        state = hashlib.sha256(np.ascontiguousarray(ids[:n], dtype="<i4").tobytes())
+        state.update(np.packbits(predicted[:n]).tobytes())
+        found.append(state.digest())
+    return found
+
+
 class Memo:
-    """Token statistics by (adapter, tokens). Shared by all adversaries and attacks of a run; the base model's passes
-    by all runs of the same model."""
+    """Token statistics by adapter and record, so that all adversaries and attacks of a run share every forward pass,
+    however their questions are grouped and ordered. ``forwarded``: records that went through the model."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], TokenStats] = {}
-        self.passes = 0
+        self._known: dict[tuple[str, bytes], Row] = {}
+        self.forwarded = 0
 
-    def get(self, adapter: str, tokens: Tokens, make: Callable[[], TokenStats]) -> TokenStats:
-        key = (adapter, tokens.digest)
-        if key not in self._known:
-            self._known[key] = make()
-            self.passes += 1
-        return self._known[key]
+    def stats(self, adapter: str, tokens: Tokens, forward: Callable[[Tokens], TokenStats]) -> TokenStats:
+        """Statistics of ``tokens`` under ``adapter``; ``forward`` is called once, for the records not known yet."""
+        digests = record_digests(tokens)
+        fresh = {d: row for row, d in enumerate(digests) if (adapter, d) not in self._known}
+        if fresh:
+            part = tokens.take(list(fresh.values()))
+            made = forward(part)
+            if made.mean is None or made.sd is None:
+                raise SiloBenchError("a forward pass gave no moments")
+            for row, (d, n) in enumerate(zip(fresh, part.lengths, strict=True)):
+                self._known[adapter, d] = (made.logp[row, :n], made.mean[row, :n], made.sd[row, :n])
+            self.forwarded += len(fresh)
+        logp, mean, sd = (np.zeros(tokens.ids.shape, dtype=np.float32) for _ in range(3))
+        for row, (d, n) in enumerate(zip(digests, tokens.lengths, strict=True)):
+            logp[row, :n], mean[row, :n], sd[row, :n] = self._known[adapter, d]
+        return TokenStats(logp, tokens.predicted, mean, sd)
 
 
 class LentTools(Tools):
@@ -60,8 +84,8 @@ class LentTools(Tools):
     def _stats(self, adapter: Adapter | None, tokens: Tokens) -> TokenStats:
         name = "base" if adapter is None else adapter_handle(adapter)
 
-        def make() -> TokenStats:
+        def forward(part: Tokens) -> TokenStats:
             self.model.set_adapter(adapter)
-            return self.model.stats(tokens)
+            return self.model.stats(part)
 
-        return self._memo.get(name, tokens, make)
+        return self._memo.stats(name, tokens, forward)

@@ -58,7 +58,7 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
     [
         ({"federation": {"silos": 0}}, "greater than or equal to 1"),
         ({"federation": {"nonsense": 1}}, "Extra inputs are not permitted"),
-        ({"federation": {"dropouts": [{"round": 9, "silo": 0}]}}, "silo 0 in round 9, but there are 3 silos and 3 rounds"),
+        ({"federation": {"dropouts": [{"round": 9, "silo": 0}]}}, "silo 0 in round 9, but there are 3 silos"),
         ({"pool": {"share": 1.0}}, "less than 1"),
     ],
 )

@@ -17,10 +17,13 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-#: singular values below this share of the largest are float32 rounding of the gradient itself (measured: 1e-6 to 2e-8)
-ROUNDING = 3e-6
-#: tolerances tried in turn for the rank: float32 rounding first, then what several small steps blur
-TOLERANCES = (ROUNDING, 1e-5, 1e-4, 1e-3)
+#: singular values below this share of the largest are float32 rounding (measured: 1e-7 to 2e-8 of it); a token whose
+#: successor was nearly certain leaves as little as 1e-6
+ROUNDING = 2e-7
+#: shares tried in turn for the rank: rounding, rounding that some layers amplify, and what several small steps blur
+TOLERANCES = (ROUNDING, 3e-6, 3e-5, 3e-4, 3e-3)
+#: up to here a rank speaks of one step and of rounding alone
+EXACT = 3e-6
 #: no residual is taken for smaller than this: below it float32 inputs do not tell vectors apart
 RESOLUTION = 1e-6
 

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.rowspace.algebra import Floats, RowSpace, Whitening, log_chance, residuals, row_space, storage_noise
+from attacks.rowspace.algebra import (
+    Floats,
+    RowSpace,
+    Whitening,
+    combine,
+    log_chance,
+    residuals,
+    row_space,
+    storage_noise,
+)
 from bench.update import Layout
 
 #: ridge of the whitening of whole inputs, as a share of the largest eigenvalue: they are many and their tail is noise
@@ -46,14 +55,14 @@ def changes(layout: Layout, before: NDArray[np.floating], after: NDArray[np.floa
 @dataclass(frozen=True)
 class Constraint:
     """``project`` (width, k) takes an input to the space in which ``space`` lies (whitened). ``change`` (m, k): the
-    change in those coordinates. ``complete``: the row space is all that the inputs span, so a test against it is exact.
-    ``on_inputs``: made of changes of A, that is of inputs themselves."""
+    change in those coordinates. ``usable``: the row space is all that the inputs span, and leaves room, so a test against
+    it is exact. ``on_inputs``: made of changes of A, that is of inputs themselves."""
 
     name: str
     project: Floats
     space: RowSpace
     change: Floats
-    complete: bool
+    usable: bool
     on_inputs: bool
 
     def vectors(self, inputs: Floats) -> Floats:
@@ -84,8 +93,8 @@ def constraints(
 def _from_b(name: str, change: Change, moment: Floats, tolerance: float) -> Constraint:
     white = Whitening.of(change.a @ moment @ change.a.T).matrix
     raw = row_space(change.db, change.noise_b, tolerance)
-    complete = _complete(raw, min(change.db.shape), change.noise_b)
-    return Constraint(f"{name} B", change.a.T @ white, raw.mapped(white), change.db @ white, complete, False)
+    usable = _usable(raw, min(change.db.shape), change.noise_b)
+    return Constraint(f"{name} B", change.a.T @ white, raw.mapped(white), change.db @ white, usable, False)
 
 
 def _from_a(name: str, moved: Sequence[Change], moment: Floats, tolerance: float) -> Constraint:
@@ -95,9 +104,38 @@ def _from_a(name: str, moved: Sequence[Change], moment: Floats, tolerance: float
     noise = max(c.noise_a / norm for c, norm in zip(moved, norms, strict=True))
     raw = row_space(stacked, noise, tolerance)
     white = Whitening.of(moment, INPUT_RIDGE).matrix
-    complete = _complete(raw, len(stacked), noise)
-    return Constraint(f"{name} A", white, raw.mapped(white), stacked @ white, complete, True)
+    usable = _usable(raw, len(stacked), noise)
+    return Constraint(f"{name} A", white, raw.mapped(white), stacked @ white, usable, True)
 
 
-def _complete(space: RowSpace, most: int, noise: float) -> bool:
-    return 0 < space.rank < most and noise <= HIDDEN * float(space.values[0])
+def _usable(space: RowSpace, most: int, noise: float) -> bool:
+    return 0 < space.rank < min(most, space.width) and noise <= HIDDEN * float(space.values[0])
+
+
+def largest_rank(found: Sequence[Constraint]) -> tuple[int, bool]:
+    """The largest rank among the constraints on one group that may count inputs, and True where it does count them.
+
+    The largest rank counts the distinct inputs that carry gradient, unless its row space leaves no room.
+    """
+    counting = [c for c in found if c.usable or not c.on_inputs]
+    top = max((c.space.rank for c in counting), default=0)
+    return top, any(c.usable and c.space.rank == top for c in counting)
+
+
+def judge(found: Sequence[Constraint], vectors: Sequence[Floats]) -> Floats:
+    """(n,) log-probability that an input which was not there fits the constraints on its group so well; 0 where it does
+    not fit. ``vectors``: one (n, k) per constraint, usable or not.
+
+    An input fits if it lies in all usable row spaces, or in one of the largest rank: at a record's first position
+    attention has one key, so the query there has no gradient and its row space, smaller by one, does not hold the input.
+    """
+    top, _ = largest_rank(found)
+    tests = [(c.space.rank == top, *c.test(v)) for c, v in zip(found, vectors, strict=True) if c.usable]
+    if not tests:
+        return np.zeros(len(vectors[0])) if vectors else np.zeros(0)
+    everywhere = np.all([fits for _, fits, _ in tests], axis=0)
+    chance = np.where(everywhere, combine([chance for _, _, chance in tests]), 0.0)
+    widest = [np.where(fits, chance, 0.0) for wide, fits, chance in tests if wide]
+    if widest:
+        chance = np.minimum(chance, np.minimum(np.min(widest, axis=0) + np.log(len(widest)), 0.0))
+    return np.asarray(chance)

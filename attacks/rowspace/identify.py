@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from attacks.rowspace.algebra import ROUNDING, TOLERANCES, Floats, combine, direction_evidence, residuals
-from attacks.rowspace.constraints import Change, Constraint, constraints
+from attacks.rowspace.algebra import EXACT, ROUNDING, TOLERANCES, Floats, combine, direction_evidence, residuals
+from attacks.rowspace.constraints import Change, Constraint, constraints, judge, largest_rank
 from attacks.rowspace.probe import Probe
 
 #: expected number of tokens taken by mistake, over the whole vocabulary
@@ -36,7 +36,7 @@ class Identified:
     @property
     def exact(self) -> bool:
         """True where the ranks held at rounding precision, so that the set is certain but for coincidence."""
-        return self.complete and self.tolerance == ROUNDING
+        return self.complete and self.tolerance <= EXACT
 
 
 class Vocabulary:
@@ -54,18 +54,16 @@ class Vocabulary:
         best: Identified | None = None
         ranks: set[tuple[int, ...]] = set()
         tables: dict[str, Floats] = {}
-        found: list[Constraint] = []
         for tolerance in TOLERANCES:
             found = constraints(self.probe.groups[0], change, self.moment, tolerance)
             for constraint in found:
                 if constraint.name not in tables:
                     tables[constraint.name] = self._table(constraint)
-            exact = [c for c in found if c.complete and not c.space.full]
-            key = tuple(c.space.rank for c in exact)
-            if not exact or key in ranks:
+            key = tuple(c.space.rank for c in found)
+            if key in ranks or not any(c.usable for c in found):
                 continue
             ranks.add(key)
-            guess = _by_threshold(exact, tables, confirm, tolerance)
+            guess = _by_threshold(found, [tables[c.name] for c in found], confirm, tolerance)
             if guess.complete:
                 return guess
             if best is None or len(guess.tokens) > len(best.tokens):
@@ -80,34 +78,30 @@ class Vocabulary:
 
 
 def _by_threshold(
-    exact: Sequence[Constraint], tables: Mapping[str, Floats], confirm: Confirm, tolerance: float
+    found: Sequence[Constraint], vectors: Sequence[Floats], confirm: Confirm, tolerance: float
 ) -> Identified:
-    """Tokens that fit every constraint, and those that fit all but the ones which do not see a first token.
+    """The tokens that fit beyond chance, as many at most as the largest rank counts.
 
-    The largest rank is the number of distinct tokens. A projection of smaller rank sees fewer of them: at the first
-    position attention has one key, so the query there has no gradient.
+    Where the rank leaves little room a first token, which fewer projections see, is not beyond chance in a whole
+    vocabulary; then the deeper layers are asked about the few that fit.
     """
-    tests = {c.name: c.test(tables[c.name]) for c in exact}
-    count = max(c.space.rank for c in exact)
-    widest = [c.name for c in exact if c.space.rank == count]
-    fits = np.all([tests[name][0] for name in widest], axis=0)
-    evidence = -combine([chance for _, chance in tests.values()])
+    evidence = -judge(found, vectors)
+    count, counts = largest_rank(found)
     limit = np.log(len(evidence) / FALSE_TOKENS)
-    taken = np.flatnonzero(fits & (evidence > limit))
-    if len(taken) < count:
-        alone = np.where(fits, -combine([tests[name][1] for name in widest]), -np.inf)
-        alone[taken] = -np.inf
-        rest = np.argsort(-alone, kind="stable")[: 4 * count]
-        rest = rest[alone[rest] > np.log(len(alone)) - 3]  # some twenty get here by chance
-        total = alone[rest]
+    taken = np.flatnonzero(evidence > limit)
+    if len(taken) > count:
+        taken = taken[np.argsort(-evidence[taken], kind="stable")][:count]
+    elif len(taken) < count:
+        rest = np.flatnonzero((evidence <= limit) & (evidence > np.log(len(evidence)) - 3))  # some twenty by chance
+        rest = rest[np.argsort(-evidence[rest], kind="stable")][: 4 * count]
         deeper = confirm(rest, tolerance) if len(rest) else None
         if deeper is not None:
-            total = -combine([-total, deeper])
-        better = np.argsort(-total, kind="stable")
-        rest = rest[better[total[better] > limit]][: count - len(taken)]
-        evidence[rest] = np.maximum(evidence[rest], limit)
-        taken = np.union1d(taken, rest)
-    return Identified(np.sort(taken).astype(np.int64), evidence, len(taken) == count, tolerance)
+            total = -combine([-evidence[rest], deeper])
+            better = np.argsort(-total, kind="stable")
+            rest = rest[better[total[better] > limit]][: count - len(taken)]
+            evidence[rest] = np.maximum(evidence[rest], limit)
+            taken = np.union1d(taken, rest)
+    return Identified(np.sort(taken).astype(np.int64), evidence, counts and len(taken) == count, tolerance)
 
 
 def _by_rank(found: Sequence[Constraint], tables: Mapping[str, Floats], prior: Floats) -> Floats:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.rowspace.algebra import TOLERANCES, Floats, combine
-from attacks.rowspace.constraints import Change, Constraint, constraints
+from attacks.rowspace.constraints import Change, Constraint, constraints, judge, largest_rank
 from attacks.rowspace.probe import Probe
 from bench.tokens import Tokens
 
@@ -33,31 +33,27 @@ class Deeper:
         self.change = change
         self.groups = min(groups, len(probe.groups))
         self.moments = moments
-        self._cache: dict[float, list[tuple[int, Constraint]]] = {}
+        self._cache: dict[float, dict[int, list[Constraint]]] = {}
 
-    def constraints(self, tolerance: float) -> list[tuple[int, Constraint]]:
-        """(group, constraint) wherever the row space is complete and leaves room."""
+    def constraints(self, tolerance: float) -> dict[int, list[Constraint]]:
+        """All constraints of each deeper group of which one can be used."""
         if tolerance not in self._cache:
-            found = [
-                (g, constraint)
+            found = {
+                g: constraints(self.probe.groups[g], self.change, self.moments[g], tolerance)
                 for g in range(1, self.groups)
-                for constraint in constraints(self.probe.groups[g], self.change, self.moments[g], tolerance)
-            ]
-            self._cache[tolerance] = [(g, c) for g, c in found if c.complete and not c.space.full]
+            }
+            self._cache[tolerance] = {g: cs for g, cs in found.items() if any(c.usable for c in cs)}
         return self._cache[tolerance]
 
     def confirm_first(self, tokens: NDArray[np.int64], tolerance: float) -> Floats | None:
-        """(n,) log-chance of each token as a record's first; None where nothing can be told.
-
-        Only the widest row space of a group is asked: a query at the first position has no gradient.
-        """
-        found = self.constraints(tolerance)
-        widest = {g: max(c.space.rank for h, c in found if h == g) for g, _ in found}
-        return self._log_chance(tokens[:, None], [(g, c) for g, c in found if c.space.rank == widest[g]])
+        """(n,) log-chance of each token as a record's first; None where nothing can be told."""
+        if not any(largest_rank(found)[1] for found in self.constraints(tolerance).values()):
+            return None
+        return self._log_chance(tokens[:, None], tolerance)
 
     def positions(self, tolerance: float) -> int:
         """Number of distinct positions that carry gradient, or 0 where no row space tells."""
-        return max((c.space.rank for _, c in self.constraints(tolerance)), default=0)
+        return max((largest_rank(found)[0] for found in self.constraints(tolerance).values()), default=0)
 
     def prefixes(self, tokens: NDArray[np.int64], tolerance: float) -> list[Prefix]:
         """The longest admitted prefixes over ``tokens``, longest first; empty where no row space tells the order.
@@ -77,7 +73,12 @@ class Deeper:
         return sorted(best, key=lambda p: (-len(p), p))
 
     def _search(self, tokens: NDArray[np.int64], tolerance: float) -> tuple[list[Prefix], bool]:
-        """Leaves of the tree of admitted prefixes, and True where it has as many nodes as there are positions."""
+        """Leaves of the tree of admitted prefixes, and True where it has as many nodes as there are positions.
+
+        A record's first token repeated reads the same everywhere as that token alone, since all its keys and values are
+        the same: such runs are followed, for a record may begin so, but they are no further positions and, unless
+        nothing follows, no further leaves.
+        """
         positions = self.positions(tolerance)
         first = self.confirm_first(tokens, tolerance) if len(tokens) else None
         if first is None:
@@ -85,24 +86,31 @@ class Deeper:
         level = _admitted([(int(t),) for t in tokens], first, positions)
         leaves: list[Prefix] = []
         count = len(level)
-        while level and count <= positions:
+        for _ in range(positions):
             children = [(*prefix, int(t)) for prefix in level for t in tokens]
-            chance = self._log_chance(np.array(children), self.constraints(tolerance))
-            grown = _admitted(children, chance, positions) if chance is not None else []
+            if not children or count > positions:
+                break
+            grown = _admitted(children, self._log_chance(np.array(children), tolerance), positions)
             parents = {child[:-1] for child in grown}
             leaves += [prefix for prefix in level if prefix not in parents]
             level = grown
-            count += len(grown)
-        return leaves + level, count == positions
+            count += sum(not _is_run(prefix) for prefix in grown)
+        leaves += level
+        begun = {prefix[0] for prefix in leaves if not _is_run(prefix)}
+        runs = {prefix[:1] for prefix in leaves if _is_run(prefix) and prefix[0] not in begun}
+        return [prefix for prefix in leaves if not _is_run(prefix)] + sorted(runs), count == positions
 
-    def _log_chance(self, ids: NDArray[np.integer], found: list[tuple[int, Constraint]]) -> Floats | None:
-        """(n,) for the last position of ``ids``; 0 (certain) where it lies outside any of the row spaces."""
-        if not found:
-            return None
-        inputs = self.probe.last_inputs(ids, max(g for g, _ in found) + 1)
-        tests = [c.test(c.vectors(inputs[g])) for g, c in found]
-        fits = np.all([fit for fit, _ in tests], axis=0)
-        return np.asarray(np.where(fits, combine([chance for _, chance in tests]), 0.0))
+    def _log_chance(self, ids: NDArray[np.integer], tolerance: float) -> Floats:
+        """(n,) for the last position of ``ids``; 0 (certain) where it fits none of the groups' row spaces."""
+        found = self.constraints(tolerance)
+        inputs = self.probe.last_inputs(ids, max(found) + 1)
+        chances = [judge(cs, [c.vectors(inputs[g]) for c in cs]) for g, cs in found.items()]
+        fits = np.all([chance < 0 for chance in chances], axis=0)
+        return np.asarray(np.where(fits, combine(chances), 0.0))
+
+
+def _is_run(prefix: Prefix) -> bool:
+    return len(prefix) > 1 and len(set(prefix)) == 1
 
 
 def _admitted(prefixes: list[Prefix], chance: Floats, most: int) -> list[Prefix]:

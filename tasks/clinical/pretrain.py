@@ -206,19 +206,19 @@ def unigram_perplexity(train: Sequence[list[int]], heldout: Sequence[list[int]],
 
 
 def save(model: Any, tokenizer: Any, out: Path) -> None:
-    """Write weights (float16), configuration and tokenizer to a new directory, then move it into place."""
+    """Write weights (float16), configuration and tokenizer beside ``out``, then move the files into it."""
     from transformers import PreTrainedTokenizerFast
 
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     model.half().save_pretrained(partial)
-    for file in partial.iterdir():
-        file.chmod(0o644)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, model_max_length=512)
     fast.save_pretrained(partial)
-    shutil.rmtree(out, ignore_errors=True)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial.rename(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for file in partial.iterdir():
+        file.chmod(0o644)
+        file.replace(out / file.name)
+    partial.rmdir()
 
 
 def run(plan: Plan, out: Path) -> None:
@@ -240,7 +240,9 @@ def run(plan: Plan, out: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Pretrain the tiny model on generated clinical notes.")
-    parser.add_argument("--out", type=Path, required=True, help="directory to write (replaced where it exists)")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="directory to write; files of the same names are replaced"
+    )
     parser.add_argument("--steps", type=int, default=Plan.steps, help=f"optimiser steps (default {Plan.steps})")
     parser.add_argument("--lr", type=float, default=Plan.lr, help=f"peak learning rate (default {Plan.lr})")
     arguments = parser.parse_args()

@@ -152,7 +152,7 @@ def test_constraints_leave_out_what_did_not_move() -> None:
     after = before.copy()
     after[24:56] = (rng.normal(size=(8, 2)) @ rng.normal(size=(2, 4))).ravel()
     (one,) = constraints(("m.0.q", "m.0.v"), changes(LAYOUT, before, after), np.eye(6), algebra.ROUNDING)
-    assert (one.name, one.space.rank, one.complete, one.on_inputs) == ("m.0.q B", 2, True, False)
+    assert (one.name, one.space.rank, one.usable, one.on_inputs) == ("m.0.q B", 2, True, False)
 
 
 def test_changes_of_a_extend_the_test_to_more_inputs_than_the_rank() -> None:
@@ -169,7 +169,7 @@ def test_changes_of_a_extend_the_test_to_more_inputs_than_the_rank() -> None:
     found = {c.name: c for c in constraints(("q", "v"), changes(layout, before, after), np.eye(20), 1e-5)}
     assert found["q B"].space.full
     assert found["q+v A"].space.rank == 6
-    assert found["q+v A"].complete
+    assert found["q+v A"].usable
     fits, chance = found["q+v A"].test(found["q+v A"].vectors(inputs))
     assert fits.all()
     assert (chance < -50).all()

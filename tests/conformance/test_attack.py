@@ -104,7 +104,9 @@ def test_an_attack_that_reads_the_order_is_found() -> None:
 def test_an_attack_that_guesses_finds_no_leak() -> None:
     class Coin(Drop):
         def infer(self, view: Any, candidates: Candidates, tools: Any) -> Guesses:
-            return Guesses({"coin": np.array([zlib.crc32(text.encode()) % 97 / 97 for text in candidates.texts])}, ("nothing",))
+            return Guesses(
+                {"coin": np.array([zlib.crc32(text.encode()) % 97 / 97 for text in candidates.texts])}, ("nothing",)
+            )
 
     assert "planted leak" in failed(Coin())
 
@@ -159,10 +161,3 @@ class Everything(Attack):
 
 def test_a_reconstruction_that_claims_everything_is_found() -> None:
     assert "of records that were not trained on" in failed(Everything())["no leak"]
-
-
-@pytest.mark.slow
-def test_the_row_space_attack_passes() -> None:
-    from attacks.inversion import Config, build
-
-    assert failed(build(Config())) == {}

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from bench.channel import Channel, SumChannel
@@ -166,14 +165,6 @@ def test_a_reading_of_nothing_and_a_wrong_opener_are_found() -> None:
             return super().stages()[:-1]
 
     assert "channel: opener" in failed(Both())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("opener", ["silos", "server"])
-def test_the_ckks_channel_passes(opener: str) -> None:
-    from defenses.channels.ckks import CKKS
-
-    assert not failed(CKKS(key_holder=opener))  # type: ignore[arg-type]
 
 
 def test_channels_of_integers_are_handed_integers() -> None:

@@ -1,7 +1,7 @@
 """Peak memory of a run with 60 silos against one with 3, at the same records per silo.
 
-``python -m tests.perf.memory [--defense fedavg] [--silos 3 60]`` runs each in a process of its own (the whole command line)
-and prints the ratio of their peak resident sets.
+``python -m tests.perf.memory [--defense fedavg] [--silos 3 60]`` runs each in a process of its own (the whole command
+line) and prints the ratio of their peak resident sets.
 """
 
 from __future__ import annotations

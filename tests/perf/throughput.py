@@ -1,7 +1,7 @@
 """Tokens per second through the harness against a bare PyTorch + PEFT loop at the same batch.
 
-``python -m tests.perf.throughput [--model DIR_OR_NAME] [--pairs 5]`` times whole epochs in turn (A B A B ...), so that the
-machine's drift cancels, and prints the median ratio harness / bare.
+``python -m tests.perf.throughput [--model DIR_OR_NAME] [--pairs 5]`` times whole epochs in turn (A B A B ...), so that
+the machine's drift cancels, and prints the median ratio harness / bare.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def main() -> None:
         ratios.append(seconds[1] / seconds[0])
         rates.append(options.records * options.length / seconds[0])
     print(f"harness {statistics.median(rates):.0f} tokens/s (median of {options.pairs})")
-    print(f"ratio to bare PyTorch + PEFT: {statistics.median(ratios):.3f} (min {min(ratios):.3f}, max {max(ratios):.3f})")
+    middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
+    print(f"ratio to bare PyTorch + PEFT: {middle:.3f} (min {low:.3f}, max {high:.3f})")
 
 
 if __name__ == "__main__":

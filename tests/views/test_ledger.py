@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from bench.channel import Candidate, Knowledge
 from bench.defaults.mean import Mean
-from bench.openers.base import terms_of
+from bench.openers.base import Guess, Hints, terms_of
 from bench.views.ledger import _eliminate
 from bench.views.truth import CEILING, TOLERANCE, Truth
 from tests.views import broken_channels as channels
@@ -77,6 +77,19 @@ def test_the_coalitions_own_part_is_taken_out_first(federate: Federate, tmp_path
     # with silo-2's own, {0,1} and {3}
     _, found = read_by(federate, tmp_path / "b", Tells([s(0, 1, 2), s(2, 3)]), "silo-2")
     assert found == {frozenset(s(0, 1)), frozenset(s(3))}
+
+
+def test_its_own_less_anothers_gives_the_others(federate: Federate, tmp_path: Path) -> None:
+    run = federate(channels.Denies(), release="none", rounds=1)
+
+    def differs(knowledge: Knowledge, hints: Hints) -> Iterable[Candidate]:
+        values = run.summand(0, "silo-1") - run.summand(0, "silo-0")
+        yield Guess(0, frozenset({"silo-1"}), values, "told", form="difference", minus=(0, "silo-0"))
+
+    for me, other in (("silo-0", "silo-1"), ("silo-1", "silo-0")):
+        view = run.view(tmp_path / me, "silo", me, openers=[differs])
+        assert [r.silos for r in view.uploads()] == [frozenset({other})]
+        np.testing.assert_allclose(view.uploads()[0].values, run.summand(0, other), atol=1e-7)
 
 
 def test_what_does_not_follow_is_not_read(federate: Federate, tmp_path: Path) -> None:

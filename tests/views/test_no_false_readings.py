@@ -93,6 +93,23 @@ def test_noise_can_not_stand_in_front_of_what_opens(federate: Federate, tmp_path
         assert np.linalg.norm(reading.values - truth) < 1e-3 * np.linalg.norm(truth)
 
 
+def test_a_coarse_opening_is_replaced_by_a_better_one(federate: Federate, tmp_path: Path) -> None:
+    class Blurs(channels.ForgetsToEncrypt):
+        error = 1e9
+
+        def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
+            for round, name in run.updates:
+                truth = run.summand(round, name)
+                yield Candidate(round, frozenset({name}), truth * 1.05, "within its own error")
+
+    run = federate(Blurs(), release="none")
+    view = run.view(tmp_path / "view", "server", "server")
+    assert len(view.uploads()) == 6
+    for reading in view.uploads():
+        assert reading.how.startswith("raw float32")
+        np.testing.assert_array_equal(reading.values, run.summand(reading.round, *reading.silos))
+
+
 class Guesses(channels.Sealing):
     """Says that every upload is what everyone knows: the global adapter that the round started from."""
 

@@ -1,0 +1,41 @@
+"""Every plug-in that comes with SiloBench passes the conformance kit; a new file needs no mention here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.conformance import check
+from bench.plugins import KINDS, Plugin, Plugins
+
+#: tasks whose records must be fetched first: checked by hand with 'bench check', and by their own tests on local files
+FETCHED = frozenset({"drug-reviews"})
+FOUND = [plugin for kind in KINDS for plugin in Plugins().all(kind) if plugin.origin == "built-in"]
+
+
+@pytest.mark.parametrize(
+    "plugin", [p for p in FOUND if p.name not in FETCHED], ids=lambda plugin: f"{plugin.kind}-{plugin.name}"
+)
+def test_it_passes(plugin: Plugin, tmp_path: Path) -> None:
+    findings = list(check(plugin, options(plugin, tmp_path)))
+    assert len(findings) >= 4
+    assert [str(finding) for finding in findings if not finding.passed] == []
+
+
+def options(plugin: Plugin, folder: Path) -> dict[str, Any]:
+    """Options for what has no default: a task that reads a file gets one."""
+    if plugin.kind != "task" or "path" not in plugin.config_class.model_fields:
+        return {}
+    path = folder / "records.jsonl"
+    rows = [{"text": f"Note {i} of Anna.", "label": "ab"[i % 2], "secrets": ["Anna"]} for i in range(10)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"path": str(path)}
+
+
+def test_the_published_key_holder_passes_too() -> None:
+    plugin = Plugins().find("defense", "fedshield")
+    findings = list(check(plugin, {"key_holder": "server"}))
+    assert [str(finding) for finding in findings if not finding.passed] == []

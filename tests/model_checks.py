@@ -1,0 +1,80 @@
+"""Shared by the tests of the model: records, adapters, and its figures computed by other means."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import bench
+from bench.model import LoraModel
+from bench.spec import ModelSpec
+from bench.task import Record
+from bench.tokens import Tokens
+
+TINY = Path(bench.__file__).parent / "models" / "tiny"
+SPEC = ModelSpec(name="tiny")
+PREFIX = "\nOutcome:"
+LABELS = (" improved", " unchanged", " worsened")
+RECORDS = [
+    Record("a", "Plan: an EEG.", answer="\nOutcome: improved"),
+    Record("b", "Ada Bell, 44, was seen in surgery with wound pain for 6 days.", answer="\nOutcome: worsened"),
+    Record("c", "Temperature 38.2, pulse 97, breathing rate 21 a minute, no fever since.", prompt="Record KX 482913: "),
+    Record("d", "Given morphine 20 mg and paracetamol 500 mg at night.", prompt="Dr", answer="\nOutcome: unchanged"),
+    Record("e", "He"),
+    Record("f", "Dr Molliland raised apixaban from 5 mg to 10 mg. " * 3, answer="\nOutcome: improved"),
+]
+
+
+def plain(path: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+
+
+def adapter(model: LoraModel, scale: float = 0.05, seed: int = 7) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, scale, model.layout.size).astype(np.float32)
+
+
+def own_logits(module: Any, tokens: Tokens, row: int) -> torch.Tensor:
+    """(length, vocabulary) float64, one record alone, unpadded, through the module's own forward."""
+    ids = torch.tensor(tokens.ids[row, : tokens.lengths[row]][None].astype(np.int64))
+    return module(input_ids=ids).logits[0].double()
+
+
+def assert_stats_match(model: LoraModel, module: Any, tokens: Tokens, tolerance: float = 1e-5) -> None:
+    """Every figure of ``stats`` against softmax, sums and sums of squares written out in float64."""
+    labels = model.label_ids(LABELS)
+    stats = model.stats(tokens, labels, batch=4)
+    assert stats.mean is not None
+    assert stats.sd is not None
+    assert stats.choices is not None
+    with torch.no_grad():
+        for row in range(len(tokens)):
+            p = torch.softmax(own_logits(module, tokens, row), -1).numpy()
+            log = np.log(p)
+            for t in np.flatnonzero(tokens.predicted[row]):
+                mu = (p[t - 1] * log[t - 1]).sum()
+                sigma = np.sqrt((p[t - 1] * log[t - 1] ** 2).sum() - mu**2)
+                assert stats.logp[row, t] == pytest.approx(log[t - 1, tokens.ids[row, t]], abs=tolerance)
+                assert stats.mean[row, t] == pytest.approx(mu, abs=tolerance)
+                assert stats.sd[row, t] == pytest.approx(sigma, abs=tolerance)
+            at = tokens.answer[row]
+            if at < 0:
+                assert np.isnan(stats.choices[row]).all()
+            else:
+                assert stats.choices[row] == pytest.approx(log[at - 1, list(labels)], abs=tolerance)
+    for values in (stats.logp, stats.mean, stats.sd):
+        assert (values[~tokens.predicted] == 0).all()
+
+
+def taken_gradient(model: LoraModel) -> np.ndarray:
+    parts = []
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parts.append(parameter.grad.numpy().ravel().copy())
+        parameter.grad = None
+    return np.concatenate(parts)

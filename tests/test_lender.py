@@ -1,0 +1,55 @@
+"""What attacks are lent: every record goes through a model once, however the questions are grouped."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.lender import Memo
+from bench.tokens import Tokens, TokenStats
+
+
+def records(count: int) -> Tokens:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(2, 9, count).astype(np.int32)
+    ids = np.zeros((count, int(lengths.max())), dtype=np.int32)
+    for row, n in enumerate(lengths):
+        ids[row, :n] = rng.integers(1, 1000, n)
+    predicted = (np.arange(ids.shape[1]) < lengths[:, None]) & (np.arange(ids.shape[1]) > 0)
+    return Tokens(ids, lengths, predicted, np.full(count, -1, np.int32))
+
+
+def fake(tokens: Tokens) -> TokenStats:
+    """Statistics that are a function of the token alone, so that a misplaced row would show."""
+    logp = np.where(tokens.predicted, -tokens.ids / 7.0, 0.0).astype(np.float32)
+    return TokenStats(logp, tokens.predicted, logp * 2, logp * 3)
+
+
+@given(st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=12), min_size=1, max_size=5))
+def test_any_grouping_and_order_gives_the_same_rows_and_forwards_each_record_once(groups: list[list[int]]) -> None:
+    memo, all_records = Memo(), records(12)
+    for rows in groups:
+        tokens = all_records.take(rows)
+        found, expected = memo.stats("adapter", tokens, fake), fake(tokens)
+        np.testing.assert_array_equal(found.logp, expected.logp)
+        np.testing.assert_array_equal(found.mean, expected.mean)
+        np.testing.assert_array_equal(found.sd, expected.sd)
+    assert memo.forwarded == len({row for rows in groups for row in rows})
+
+
+def test_adapters_are_kept_apart() -> None:
+    memo, tokens = Memo(), records(3)
+    first = memo.stats("a", tokens, fake)
+    other = memo.stats("b", tokens, lambda t: TokenStats(fake(t).logp + 1, t.predicted, fake(t).logp, fake(t).logp))
+    assert memo.forwarded == 6
+    assert not np.array_equal(first.logp, other.logp)
+
+
+def test_the_same_tokens_predicted_elsewhere_are_another_question() -> None:
+    memo, tokens = Memo(), records(1)
+    memo.stats("a", tokens, fake)
+    fewer = tokens.predicted.copy()
+    fewer[:, 1] = False
+    memo.stats("a", Tokens(tokens.ids, tokens.lengths, fewer, tokens.answer), fake)
+    assert memo.forwarded == 2
