@@ -55,8 +55,8 @@ def changes(layout: Layout, before: NDArray[np.floating], after: NDArray[np.floa
 @dataclass(frozen=True)
 class Constraint:
     """``project`` (width, k) takes an input to the space in which ``space`` lies (whitened). ``change`` (m, k): the
-    change in those coordinates. ``usable``: the row space is all that the inputs span, and leaves room, so a test against
-    it is exact. ``on_inputs``: made of changes of A, that is of inputs themselves."""
+    change in those coordinates. ``usable``: the row space is all that the inputs span, and leaves room, so a test
+    against it is exact. ``on_inputs``: made of changes of A, that is of inputs themselves."""
 
     name: str
     project: Floats
@@ -127,7 +127,7 @@ def judge(found: Sequence[Constraint], vectors: Sequence[Floats]) -> Floats:
     not fit. ``vectors``: one (n, k) per constraint, usable or not.
 
     An input fits if it lies in all usable row spaces, or in one of the largest rank: at a record's first position
-    attention has one key, so the query there has no gradient and its row space, smaller by one, does not hold the input.
+    attention has one key, so the query there has no gradient and its row space, smaller by one, lacks the input.
     """
     top, _ = largest_rank(found)
     tests = [(c.space.rank == top, *c.test(v)) for c, v in zip(found, vectors, strict=True) if c.usable]
