@@ -179,16 +179,16 @@ def test_an_id_that_is_not_hexadecimal_touches_no_path(store: Store, bad: str) -
 # -- locks ---------------------------------------------------------------------------------------------------------
 
 
-def hold(root: Path, held: Any, end: Any) -> None:
+def hold(root: Path, held: Any) -> None:
     with Store(root).lock(RUN):
         held.set()
-        end.wait(30)
+        time.sleep(60)  # until it is killed: an event to wait on would keep the killed waiter's place for ever
 
 
 def test_a_run_that_another_process_holds_is_named(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
-    held, end = context.Event(), context.Event()
-    process = context.Process(target=hold, args=(store.root, held, end))
+    held = context.Event()
+    process = context.Process(target=hold, args=(store.root, held))
     process.start()
     try:
         assert held.wait(60)
@@ -202,7 +202,7 @@ def test_a_run_that_another_process_holds_is_named(store: Store) -> None:
             assert directory == store.run_dir(RUN)
             assert directory.is_dir()
     finally:
-        end.set()
+        process.kill()
         process.join(30)
 
 
