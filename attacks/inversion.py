@@ -137,9 +137,9 @@ class _Session:
         from attacks.rowspace.finish import finish
         from attacks.rowspace.language import by_likelihood
 
-        prefixes = deeper.prefixes(tokens.tokens, tokens.tolerance)
+        prefixes = deeper.prefixes(tokens.tokens, tokens.tolerance, target.records)
         if len(prefixes) > target.records:
-            prefixes = by_likelihood(self.model, prefixes)[: target.records]
+            prefixes = sorted(by_likelihood(self.model, prefixes), key=len, reverse=True)[: target.records]
         if len(prefixes) == 1 and target.records == 1 and target.steps == 1:
             whole = finish(self.model, before, after.astype(np.float64) - before, prefixes[0], self._starts())
             return (whole.ids if whole.cosine >= CONFIRMED else prefixes[0],)

@@ -55,22 +55,21 @@ class Deeper:
         """Number of distinct positions that carry gradient, or 0 where no row space tells."""
         return max((largest_rank(found)[0] for found in self.constraints(tolerance).values()), default=0)
 
-    def prefixes(self, tokens: NDArray[np.int64], tolerance: float) -> list[Prefix]:
+    def prefixes(self, tokens: NDArray[np.int64], tolerance: float, records: int) -> list[Prefix]:
         """The longest admitted prefixes over ``tokens``, longest first; empty where no row space tells the order.
 
         Several local steps blur deeper inputs more than tokens, so ranks are read at ``tolerance`` and then at looser
-        ones, until the prefixes account for every position.
+        ones, until as many prefixes as ``records``, or fewer, account for every position; else the tolerance counts at
+        which the ``records`` longest are longest, and the others fewest.
         """
-        best: list[Prefix] = []
-        for looser in TOLERANCES:
-            if looser < tolerance:
-                continue
+        best: tuple[int, int, list[Prefix]] = (0, 0, [])
+        for looser in (t for t in TOLERANCES if t >= tolerance):
             found, complete = self._search(tokens, looser)
-            if sum(map(len, found)) > sum(map(len, best)):
-                best = found
-            if complete:
-                break
-        return sorted(best, key=lambda p: (-len(p), p))
+            found.sort(key=lambda p: (-len(p), p))
+            best = max(best, (sum(map(len, found[:records])), -len(found), found), key=lambda b: b[:2])
+            if complete and len(found) <= records:
+                return found
+        return best[2]
 
     def _search(self, tokens: NDArray[np.int64], tolerance: float) -> tuple[list[Prefix], bool]:
         """Leaves of the tree of admitted prefixes, and True where it has as many nodes as there are positions.
