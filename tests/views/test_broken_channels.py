@@ -56,6 +56,30 @@ def test_the_same_channel_done_right_gives_the_server_nothing(federate: Federate
         assert run.view(tmp_path / name(channel), "server", "server").readings == ()
 
 
+class LongHeader(channels.Denies):
+    """The right channel, with the same 64 bytes before every message."""
+
+    def seal_part(self, values: np.ndarray, key: bytes, nonce: bytes) -> bytes:
+        return b"protocol 1.0; aes-256-ctr; float32; little-endian; flat; dense. " + super().seal_part(
+            values, key, nonce
+        )
+
+    def open_part(self, frame: bytes, key: bytes) -> np.ndarray:
+        return super().open_part(frame[64:], key)
+
+
+def test_a_header_that_all_messages_share_is_no_shared_keystream(federate: Federate, tmp_path: Path) -> None:
+    run = federate(LongHeader(), release="none")
+    assert run.view(tmp_path / "view", "server", "server").readings == ()
+
+
+def test_a_key_that_the_coalition_holds_is_tried_whatever_the_channel_says(federate: Federate, tmp_path: Path) -> None:
+    run = federate(channels.Denies(), release="none")
+    view = run.view(tmp_path / "view", "server+silo", "server", "silo-0")
+    assert_opened(view, run)
+    assert all("AES-CTR" in r.how for r in view.uploads())
+
+
 @pytest.mark.parametrize("size", [300, 10_000])
 def test_a_keystream_reused_by_xor_shows_the_xor_of_two_updates(federate: Federate, tmp_path: Path, size: int) -> None:
     run = federate(channels.ReusesKeystreamPerRound(), size=size, release="none")

@@ -15,7 +15,7 @@ from bench.channel import Channel
 from bench.defaults.mean import Mean
 from bench.defaults.plain import PlainChannel
 from bench.view import Reading, View, adapter_handle
-from bench.views.knowledge import _possible
+from bench.views.knowledge import Seen, _possible
 from tests.views import broken_channels as channels
 from tests.views.synthetic import Synthetic
 
@@ -204,6 +204,25 @@ def test_who_was_summed_is_told_by_who_sent() -> None:
     # silo-2 left before the upload, silo-1 after it: those who stayed, then those of each stage, then all
     stages = {"keys": ["silo-0", "silo-1", "silo-2"], "upload": ["silo-0", "silo-1"], "unmask": ["silo-0"]}
     assert _possible(everyone, stages) == (("silo-0",), everyone, ("silo-0", "silo-1"))
+
+
+def test_a_coalition_is_handed_its_own_messages_keys_and_summands_only(federate: Federate) -> None:
+    run = federate(channels.Sealing(), rounds=1)
+    held = Seen(run.transcript, frozenset({"silo-1"})).knowledge
+    assert set(held.keys) == {"silo-1"}
+    assert list(held.contributions) == [(0, "silo-1")]
+    assert held.contributions.get((0, "silo-0")) is None
+    assert held.contributions.get((0, "adapter")) is None
+    assert [(m.stage, m.sender) for m in held.messages] == [
+        ("keys", "dealer"),
+        ("broadcast", "server"),
+        ("upload", "silo-1"),
+        ("sum", "server"),
+        ("release", "server"),
+    ]
+    server = Seen(run.transcript, frozenset({"server"})).knowledge
+    assert dict(server.keys) == {"server": {}}
+    assert len(server.contributions) == 0
 
 
 def test_a_silo_that_was_not_sampled_knows_no_more_than_it_was_sent(federate: Federate, tmp_path: Path) -> None:
