@@ -25,17 +25,20 @@ def writing(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} can't be written ({error.strerror or error}): check the folder.") from None
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write ``text`` (UTF-8, newlines as they are) under a temporary name, flush it to disk, and rename it to ``path``.
 
     Folders are made. Whoever reads ``path`` meanwhile, or after a kill, finds the former contents or the new ones.
-    Raises UsageError where the disk is full or the folder can't be written; nothing is left behind then.
+    ``private``: only its owner can open it (mode 0600), from the first byte on. Raises UsageError where the disk is
+    full or the folder can't be written; nothing is left behind then.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("xb") as file:
+            if private:
+                temporary.touch(mode=0o600, exist_ok=False)
+            with temporary.open("wb" if private else "xb") as file:
                 file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())

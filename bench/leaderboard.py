@@ -157,7 +157,7 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
 
     A committed result of the same id is replaced, and the new one says that it supersedes it. Nothing is written unless
     all can be: raises UsageError on an id that the store has no result for, on missing scores, and on a planting that
-    differs from the committed one.
+    differs from the committed one; and on scores that this SiloBench can't read.
     """
     committed = {result.result: result for result in load(folder)}
     files = {path: {r.result: r for _, r in read_lines(path) if r == committed[r.result]} for path in _files(folder)}
@@ -193,6 +193,8 @@ def _stored(store: Store, result_id: str) -> Result:
 
 def _companions(store: Store, result: Result, folder: Path) -> dict[Path, str]:
     """The scores and the planting that go with a result: path and text."""
+    from bench.games.sheet import load as load_sheet
+
     texts: dict[Path, str] = {}
     if result.scores_sha256 is not None:
         scores = store.scores(result.scores_sha256)
@@ -201,6 +203,7 @@ def _companions(store: Store, result: Result, folder: Path) -> dict[Path, str]:
                 f"The scores of result {result.result} are not in the store {store.root}, so nobody could verify it: "
                 "run it again with --refresh."
             )
+        load_sheet(scores)  # what can't be read can't be verified, and an old one may hold records' texts
         texts[folder / "scores" / f"{result.scores_sha256}.json"] = scores
     planting_id = planting_of(result)
     planting = store.planting(planting_id) if planting_id is not None else None

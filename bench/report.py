@@ -44,8 +44,15 @@ def render(results: Sequence[Result], root: Path, *, color: bool | None = None, 
     terminal = sys.stdout.isatty() if color is None else color
     blocks = [_block(group, terminal, width) for group in _groups(results)]
     where = f"Results: {root / 'results'} ({len(results)}); 'bench verify' recomputes them."
-    text = "\n\n".join([*blocks, where if results else "No results."])
+    text = "\n\n".join([*blocks, "\n".join([where if results else "No results.", *_private(results, root)])])
     return text if (sys.stdout.encoding or "utf-8").lower().replace("-", "") == "utf8" else text.translate(_ASCII)
+
+
+def _private(results: Sequence[Result], root: Path) -> list[str]:
+    """Where the records' own texts lie, beside what was guessed of them, if they do."""
+    names = {f"{result.scores_sha256}.json" for result in results if result.scores_sha256 is not None}
+    kept = sum((root / "details" / name).exists() for name in names)
+    return [f"Private, with the records' texts and what was guessed: {root / 'details'} ({kept})."] if kept else []
 
 
 def _groups(results: Sequence[Result]) -> list[tuple[str, list[Row]]]:

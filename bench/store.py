@@ -4,6 +4,7 @@
     ROOT/plantings/<id>.json   the game's secret, drawn once per task, partition and seed
     ROOT/results/<id>.json     one Result each; results/old/ keeps what a later one superseded
     ROOT/scores/<sha256>.json  canonical scores, from which ``bench verify`` recomputes the leakage
+    ROOT/details/<sha256>.json private, for the scores of that name: the texts of a reconstruction's records and guesses
     ROOT/locks/                one lock file per run (kept: removing it would let two holders in)
 
 Every file is written whole (``bench.files``), so a killed process leaves the old file or the new one. Nothing is
@@ -227,10 +228,13 @@ class Store:
     def _result(self, result_id: str) -> Path:
         return self.root / "results" / f"{_valid(result_id)}.json"
 
-    def save_scores(self, text: str) -> str:
-        """Keep a canonical scores file, and return its SHA-256."""
+    def save_scores(self, text: str, details: str | None = None) -> str:
+        """Keep a canonical scores file, and return its SHA-256. ``details``: what lies behind it and must stay private;
+        only the file's owner may open it, and nothing here reads it."""
         digest = sha256(text)
         path = self.scores_path(digest)
+        if details is not None:
+            write_text(self.details_path(digest), details, private=True)
         if not path.exists():
             write_text(path, text)
         return digest
@@ -247,6 +251,9 @@ class Store:
         if not _SHA256.fullmatch(digest):
             raise UsageError(f"{digest[:80]!r} is no SHA-256: one has 64 lower-case hexadecimal digits.")
         return self.root / "scores" / f"{digest}.json"
+
+    def details_path(self, digest: str) -> Path:
+        return self.root / "details" / self.scores_path(digest).name
 
     # -- size ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Recomputes the leakage of results from their stored scores: a figure that nobody can recompute is no figure.
 
-Trusted are the scores (whose SHA-256 the result names) and the harness's own scoring; nothing is trained and no model
-is loaded.
+Trusted are the scores (whose SHA-256 the result names; a reconstruction's are grades) and the harness's own statistics;
+nothing is trained, no model is loaded, and no record's text is read.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from bench.errors import UsageError
+from bench.games.membership import make_sheet
 from bench.leaderboard import add, check, load, planting_of, read_lines, render, stale_ids, write
 from bench.result import Claim, Leakage, Result, Utility
 from bench.store import Store, sha256
@@ -408,9 +409,12 @@ def test_the_same_result_twice_is_refused_unless_one_supersedes_the_other(tmp_pa
 # -- adding --------------------------------------------------------------------------------------------------------
 
 
+SHEET = make_sheet(["a", "b"], ["s", "s"], [0, 1], [True, False], {"x": [1.0, 0.0]}).to_json()
+
+
 def stored(store: Store, **changes: Any) -> Result:
     """A result in a store, with its scores and its planting."""
-    one = store.save_result(result(scores_sha256=store.save_scores('{"scores": []}'), **changes))
+    one = store.save_result(result(scores_sha256=store.save_scores(SHEET), **changes))
     planting_id = planting_of(one)
     assert planting_id is not None
     if store.planting(planting_id) is None:
@@ -427,7 +431,7 @@ def test_results_are_added_with_their_scores_and_plantings(tmp_path: Path) -> No
     lines = read_lines(folder / "results" / "reviews-quick.jsonl")
     assert [one for _, one in lines] == sorted(results, key=lambda one: one.result)
     assert [one for _, one in read_lines(folder / "results" / "reviews-smoke.jsonl")] == [smoke]
-    assert (folder / "scores" / f"{smoke.scores_sha256}.json").read_text() == '{"scores": []}'
+    assert (folder / "scores" / f"{smoke.scores_sha256}.json").read_text() == SHEET
     assert len(list((folder / "plantings").iterdir())) == 4
     assert add(store, [one.result for one in results], folder) == ()
 
@@ -458,7 +462,7 @@ def test_a_result_of_another_planting_is_not_mixed_in(tmp_path: Path) -> None:
     folder = tmp_path / "boards"
     mine, theirs = Store(tmp_path / "mine"), Store(tmp_path / "theirs")
     add(mine, [stored(mine).result], folder)
-    foreign = result(defense="new", scores_sha256=theirs.save_scores("{}"))
+    foreign = result(defense="new", scores_sha256=theirs.save_scores(SHEET))
     theirs.save_result(foreign)
     planting_id = planting_of(foreign)
     assert planting_id == planting_of(result())

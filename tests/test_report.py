@@ -12,6 +12,7 @@ import pytest
 from bench.report import meaning, render
 from bench.result import Claim, Leakage, Result, Utility
 from bench.rows import rows
+from bench.store import Store
 from tests.results_factory import auc, result
 
 ROOT = Path("store")
@@ -59,6 +60,17 @@ def test_a_run_is_shown_whole() -> None:
     assert "utility: perplexity 20.12 [19.00, 21.25] (base 28.31)\n" in report
     assert "cost: 1.84 MB up and 3.69 MB down per silo and round; training 50.0 s, channel 0.75 s\n" in report
     assert report.split("\n")[-1] == f"Results: {ROOT / 'results'} (2); 'bench verify' recomputes them."
+
+
+def test_it_says_where_the_private_details_lie(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    results = [
+        result(attack="inversion", scores_sha256=store.save_scores("{}", "texts")),
+        result(scores_sha256="0" * 64),
+    ]
+    last = render(results, tmp_path).split("\n")[-1]
+    assert last == f"Private, with the records' texts and what was guessed: {tmp_path / 'details'} (1)."
+    assert "Private" not in render(results[1:], tmp_path)
 
 
 def test_it_is_plain_text_where_nobody_watches_and_has_no_trailing_blanks() -> None:

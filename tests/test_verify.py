@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from bench import games
-from bench.attack import Reconstruction, Target
 from bench.errors import UsageError
-from bench.games import membership, reconstruction
+from bench.games import membership
 from bench.result import Leakage, Result
 from bench.store import Store, sha256
 from bench.verify import TOLERANCE, exit_code, verify, verify_file, verify_leaderboards, verify_store
@@ -28,21 +27,6 @@ def membership_sheet(seed: int = 0, broken: bool = False) -> str:
     ids = [f"r{i:03d}" for i in range(120)]
     silos = [f"silo-{i % 3}" for i in range(120)]
     return membership.make_sheet(ids, silos, np.arange(120), member, scores, {"length": leaning}).to_json()
-
-
-def reconstruction_sheet() -> str:
-    targets = [Target(0, f"silo-{i}", 1, 1) for i in range(3)]
-    truth = [[[1, 2, 3, 4]], [[5, 6, 7]], [[8, 9]]]
-
-    def answer(target: Target, ids: tuple[int, ...]) -> Reconstruction:
-        scores = np.zeros(20)
-        scores[list(ids)] = 1.0
-        return Reconstruction(target, scores, np.array(ids, dtype=np.int64), (ids,), True)
-
-    answers = [answer(targets[0], (1, 2, 3)), answer(targets[1], (5, 7))]
-    guessed = [answer(target, (1,)) for target in targets]
-    sheet = reconstruction.make_sheet(targets, truth, answers, guessed, lambda ids: " ".join(map(str, ids)))
-    return sheet.to_json()
 
 
 def scored(text: str, **changes: Any) -> Result:
@@ -74,11 +58,6 @@ def test_an_honest_result_is_verified(honest: Result) -> None:
     assert {"auc", "tpr@10%", "advantage", "auc:baseline"} <= {one.name for one in honest.leakage}
     verdict = verify(honest, SHEET)
     assert (verdict.outcome, verdict.problems, verdict.good) == ("verified", (), True)
-
-
-def test_a_reconstruction_is_verified_too() -> None:
-    text = reconstruction_sheet()
-    assert verify(scored(text, attack="inversion"), text).outcome == "verified"
 
 
 def test_the_order_of_figures_does_not_matter(honest: Result) -> None:

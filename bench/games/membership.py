@@ -17,10 +17,12 @@ from bench.errors import SiloBenchError, UsageError
 from bench.games import text as form
 from bench.games.noview import FITTED, baseline
 from bench.games.planting import Planting, Queries, plant, queries
-from bench.games.text import SHEET, SHEET_VERSION
+from bench.games.text import SHEET
 from bench.result import Leakage
 
 GAME = "membership"
+#: version of its sheets
+VERSION = 1
 FPRS = {"tpr@10%": 0.1, "tpr@1%": 0.01, "tpr@0.1%": 0.001}
 #: a baseline this unlikely under a blind draw voids the result
 VOID_P = 1e-6
@@ -49,7 +51,7 @@ class MembershipSheet:
         return form.write(
             {
                 "format": SHEET,
-                "version": SHEET_VERSION,
+                "version": VERSION,
                 "game": GAME,
                 "candidates": [list(row) for row in rows],
                 **{key: {name: v.tolist() for name, v in table.items()} for key, table in tables.items()},
@@ -64,7 +66,7 @@ class MembershipSheet:
     @classmethod
     def from_json(cls, text: str) -> MembershipSheet:
         """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
-        value = form.parse(text, SHEET, SHEET_VERSION)
+        value = form.parse(text, SHEET, VERSION)
         listed = form.entries(form.field(value, "candidates"), "candidates")
         rows = [form.entries(row, "candidates", 4) for row in listed]
         tables = []

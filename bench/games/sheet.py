@@ -1,4 +1,4 @@
-"""Sheets: a game's truth and guesses as canonical text, from which ``bench verify`` recomputes every figure."""
+"""Sheets: a game's truth and scores, or its grades, as canonical text. ``bench verify`` computes figures from them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from bench.games import membership, reconstruction
 from bench.games import text as form
 from bench.games.membership import MembershipSheet, Scored
 from bench.games.reconstruction import ReconstructionSheet
-from bench.games.text import SHEET, SHEET_VERSION
+from bench.games.text import SHEET
 
 Sheet = MembershipSheet | ReconstructionSheet
 
 
 def load(text: str) -> Sheet:
     """The sheet in ``text`` from anybody, of whichever game it names. Raises UsageError on anything malformed."""
-    game = form.parse(text, SHEET, SHEET_VERSION).get("game")
+    game = form.parse(text, SHEET, max(membership.VERSION, reconstruction.VERSION)).get("game")
     if game == membership.GAME:
         return MembershipSheet.from_json(text)
     if game == reconstruction.GAME:

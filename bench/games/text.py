@@ -1,4 +1,4 @@
-"""Canonical JSON of a game's truth and scores, and bounded parsing of such text from anybody.
+"""Canonical JSON of a game's sheet (truth and scores, or grades), and bounded parsing of such text from anybody.
 
 Equal contents give equal text: keys sorted, no spaces, floats by Python's shortest text that reads back as the same
 double. So a SHA-256 of the text names the contents.
@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 from bench.config import canonical_json
 from bench.errors import UsageError
 
-#: format and version of a game's truth and scores
-SHEET, SHEET_VERSION = "silobench-scores", 1
+#: format of a game's sheet; each game numbers its versions
+SHEET = "silobench-scores"
 #: bounds on hostile input: characters of a sheet, entries of any one list, characters of an id or a name
 MAX_TEXT = 512 * 2**20
 MAX_ENTRIES = 5_000_000

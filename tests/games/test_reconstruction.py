@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from bench import games
 from bench.attack import Reconstruction, Target
 from bench.errors import SiloBenchError
-from bench.games import baselines, reconstruction
+from bench.games import baselines, reconstruction_grading
 from bench.games.matching import Rouge, assign, grams, overlap_f1
-from bench.games.reconstruction import BASELINE, RECORD_FIGURES, TARGET_FIGURES, make_sheet
+from bench.games.reconstruction import BASELINE, RECORD_FIGURES, TARGET_FIGURES, grade
 from bench.result import Leakage
 from bench.tokens import Tokens
 
@@ -43,7 +43,7 @@ def figures(
     answers: list[Reconstruction],
     baseline: list[Reconstruction] | None = None,
 ) -> dict[str, Leakage]:
-    scored = games.leakage(make_sheet(targets, truth, answers, baseline or [], decode))
+    scored = games.leakage(grade(targets, truth, answers, baseline or [], decode).sheet)
     assert not scored.void
     return {row.name: row for row in scored.leakage}
 
@@ -190,9 +190,10 @@ def test_order_of_targets_and_answers_does_not_matter() -> None:
     targets = [target(r, f"silo-{s}") for r in range(2) for s in range(3)]
     truth: list[list[Sequence[int]]] = [[(s, r + 10, 30)] for r in range(2) for s in range(3)]
     answers = [answer(t, [i]) for i, t in enumerate(targets)]
-    one = make_sheet(targets, truth, answers, [], decode)
-    two = make_sheet(targets[::-1], truth[::-1], answers[1:] + answers[:1], [], decode)
-    assert one.to_json() == two.to_json()
+    one = grade(targets, truth, answers, [], decode)
+    two = grade(targets[::-1], truth[::-1], answers[1:] + answers[:1], [], decode)
+    assert one.sheet.to_json() == two.sheet.to_json()
+    assert one.details == two.details
 
 
 def test_many_single_records_have_narrow_intervals() -> None:
@@ -227,21 +228,21 @@ def test_what_an_attack_did_wrong_is_its_failure(change: dict[str, object], said
     good = answer(target(), [1, 2])
     figures([target()], [[(1, 2, 3)]], [good])
     with pytest.raises(SiloBenchError, match=said):
-        make_sheet([target()], [[(1, 2, 3)]], [replace(good, **change)], [], decode)  # type: ignore[arg-type]
+        grade([target()], [[(1, 2, 3)]], [replace(good, **change)], [], decode)  # type: ignore[arg-type]
 
 
 def test_a_second_answer_is_refused() -> None:
     good = answer(target(), [1, 2])
     with pytest.raises(SiloBenchError, match="twice"):
-        make_sheet([target()], [[(1, 2, 3)]], [good, good], [], decode)
+        grade([target()], [[(1, 2, 3)]], [good, good], [], decode)
 
 
 def test_impossible_truth_is_a_programming_error() -> None:
     for targets, truth in (([], []), ([target()], []), ([target()], [[]]), ([target()], [[(1,)]])):
         with pytest.raises(ValueError, match=r"truth|record"):
-            make_sheet(targets, truth, [], [], decode)
+            grade(targets, truth, [], [], decode)
     with pytest.raises(ValueError, match="twice"):
-        make_sheet([target(), target()], [[(1, 2)], [(1, 2)]], [], [], decode)
+        grade([target(), target()], [[(1, 2)], [(1, 2)]], [], [], decode)
 
 
 def test_the_population_baseline_is_one_more_answer() -> None:
@@ -266,6 +267,6 @@ def broken_with_replacement(truth: Sequence[Sequence[int]], guesses: Sequence[Se
 
 
 def test_matching_with_replacement_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconstruction, "assign", broken_with_replacement)
+    monkeypatch.setattr(reconstruction_grading, "assign", broken_with_replacement)
     with pytest.raises(AssertionError):
         test_one_guess_serves_one_record()

@@ -39,8 +39,8 @@ def reconstruction_text() -> str:
     truth = [[(1, 2, 3), (4, 5, 6)], [(7, 8)]]
     given_ = Reconstruction(targets[0], np.arange(10.0), np.array([4, 1]), ((1, 2), (9,)), exact=False)
     guess = Reconstruction(targets[1], np.zeros(10), np.array([], np.int64), (), exact=False)
-    sheet = reconstruction.make_sheet(targets, truth, [given_], [guess], lambda ids: "é " + " ".join(map(str, ids)))
-    return sheet.to_json()
+    graded = reconstruction.grade(targets, truth, [given_], [guess], lambda ids: "é " + " ".join(map(str, ids)))
+    return graded.sheet.to_json()
 
 
 TEXTS = {"membership": membership_text, "reconstruction": reconstruction_text}
@@ -124,32 +124,48 @@ HOSTILE_MEMBERSHIP = {
     "unknown field": set_at("more", 1),
 }
 HOSTILE_RECONSTRUCTION = {
+    "newer": set_at("version", 3),
+    "older": set_at("version", 1),
+    "version 0": set_at("version", 0),
     "no target": set_at("targets", []),
+    "targets is no list": set_at("targets", {}),
+    "target is no object": set_at("targets/0", []),
     "twice": lambda value: value["targets"].append(copy.deepcopy(value["targets"][-1])),
-    "no record": set_at("targets/0/tokens", []),
-    "short record": set_at("targets/0/tokens/0", [1]),
-    "long record": set_at("targets/0/tokens/0", [1] * 9000),
-    "negative token": set_at("targets/0/tokens/0/0", -1),
-    "float token": set_at("targets/0/tokens/0/0", 1.0),
-    "missing text": set_at("targets/0/texts", []),
-    "text is a number": set_at("targets/0/texts/0", 3),
-    "long text": set_at("targets/0/texts/0", "a" * 200_000),
-    "answer is a list": set_at("targets/1/answer", []),
-    "small vocabulary": set_at("targets/1/answer/vocabulary", 5),
-    "rank 0": set_at("targets/1/answer/ranks/0", 0.0),
-    "rank beyond": set_at("targets/1/answer/ranks/0", 11.0),
-    "all ranks top": set_at("targets/1/answer/ranks", [10.0, 10.0, 10.0, 10.0]),
-    "too few ranks": set_at("targets/1/answer/ranks", [1.0]),
-    "held unsorted": set_at("targets/1/answer/held", [4, 1]),
-    "held twice": set_at("targets/1/answer/held", [1, 1]),
-    "held beyond": set_at("targets/1/answer/held", [99]),
-    "sequence beyond": set_at("targets/1/answer/sequences/0", [99]),
-    "three guesses": set_at("targets/1/answer/sequences", [[1], [2], [3]]),
-    "exact is 1": set_at("targets/1/answer/exact", 1),
-    "unknown field": set_at("targets/1/answer/more", 1),
-    "field gone": lambda value: value["targets"][0].pop("baseline"),
-    "silo is empty": set_at("targets/0/silo", ""),
+    "unsorted targets": lambda value: value["targets"].reverse(),
+    "negative round": set_at("targets/0/round", -1),
     "round is text": set_at("targets/0/round", "0"),
+    "negative steps": set_at("targets/0/steps", -1),
+    "silo is empty": set_at("targets/0/silo", ""),
+    "no record": set_at("targets/0/units", []),
+    "more records than grades": set_at("targets/1/units", [1, 2, 3]),
+    "fewer records than grades": set_at("targets/1/units", [1]),
+    "records in another order": lambda value: value["targets"][1]["answer"]["records"].reverse(),
+    "numbers in another order": set_at("targets/1/units", [2, 1]),
+    "numbers with a gap": set_at("targets/1/units", [1, 3]),
+    "numbers from 1": lambda value: [set_at("targets/0/units", [1])(value), set_at("targets/1/units", [2, 3])(value)],
+    "negative number": set_at("targets/0/units", [-1]),
+    "huge number": set_at("targets/0/units", [2**60]),
+    "number is 0.0": set_at("targets/0/units", [0.0]),
+    "number is true": set_at("targets/1/units", [True, 2]),
+    "number is a list": set_at("targets/0/units", [[]]),
+    "answer is a list": set_at("targets/1/answer", []),
+    "answer is false": set_at("targets/0/answer", False),
+    "grade above 1": set_at("targets/1/answer/records/0/0", 1.0000000000000002),
+    "grade below 0": set_at("targets/1/answer/records/0/1", -1e-300),
+    "integer grade": set_at("targets/1/answer/records/0/1", 0),
+    "text as a grade": set_at("targets/1/answer/records/0/1", "0.0"),
+    "null grade": set_at("targets/1/answer/records/0/1", None),
+    "five grades": set_at("targets/1/answer/records/0", [0.0] * 5),
+    "seven grades": set_at("targets/1/answer/records/0", [0.0] * 7),
+    "grades are an object": set_at("targets/1/answer/records/0", {}),
+    "half exact": set_at("targets/1/answer/records/1/4", 0.5),
+    "half in order": set_at("targets/1/answer/records/1/5", 0.5),
+    "in order and not exact": set_at("targets/1/answer/records/1/4", 0.0),
+    "precision above 1": set_at("targets/1/answer/target/0", 2.0),
+    "one target grade": set_at("targets/1/answer/target", [0.5]),
+    "unknown field of an answer": set_at("targets/1/answer/texts", ["a record"]),
+    "unknown field of a target": set_at("targets/1/texts", ["a record"]),
+    "field gone": lambda value: value["targets"][0].pop("baseline"),
 }
 
 
