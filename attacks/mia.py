@@ -1,8 +1,9 @@
 """Membership inference from likelihoods: was this record trained on?
 
 One forward pass of the last adapter that the adversary opened over each candidate, and one of the base model, give the
-whole family: loss, zlib, Min-K%, Min-K%++, and each less its value under the base model. Every score is returned by
-name; the game chooses among them without looking at the fold that it reports on.
+whole family: loss, zlib, Min-K%, Min-K%++, and each less its value under the base model. Where records themselves are
+read in clear, how much of the candidate stands in one of them is a score too. Every score is returned by name; the game
+chooses among them without looking at the fold that it reports on.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
-from attacks import scores
+from attacks import lookup, scores
 from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 
@@ -60,13 +61,17 @@ class Likelihood(Attack):
             tokens = candidates.tokens.take(rows)
             texts = [candidates.texts[i] for i in rows]
             for known, source in ((base, None), (tuned, reading)):
-                found, gone = scores.from_stats(tools.token_stats(source, tokens), texts, self.fractions)
+                made, gone = scores.from_stats(tools.token_stats(source, tokens), texts, self.fractions)
                 missing |= gone
-                for name, values in found.items():
+                for name, values in made.items():
                     known.setdefault(name, np.full(len(candidates.ids), np.nan))[rows] = values
         raw = {name: values for name, values in tuned.items() if name not in missing}
         missing |= {f"{name}-base": reason for name, reason in missing.items()}
-        return Guesses(raw | scores.calibrated(raw, base), tuple(reads), missing)
+        found = raw | scores.calibrated(raw, base)
+        if held := lookup.records_read(view):
+            found["records"] = lookup.overlap(candidates, held)
+            reads |= {f"records of {silo}": None for silo in sorted(held)}
+        return Guesses(found, tuple(reads), missing)
 
 
 def _by_silo(candidates: Candidates) -> dict[str, NDArray[np.int64]]:

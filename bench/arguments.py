@@ -82,6 +82,28 @@ def attack(parser: Parser) -> None:
     _json(parser, "one result per line")
 
 
+def tune(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--defense", metavar="NAMES", help="comma list; '+' composes: dp-sgd+fedshield")
+    add(
+        "--try",
+        action="append",
+        default=[],
+        dest="tries",
+        metavar="KEY=V1,V2",
+        help="values of one option to try, as for --set; several make a grid; may be repeated",
+    )
+    add("--task", metavar="NAME", help="the task (default: the preset's)")
+    add("--preset", metavar="NAME", help="how large a run is (see 'bench list presets')")
+    add("--seeds", metavar="SEEDS", help="comma list of seeds and ranges; the figure is their mean")
+    _sets(parser, "model.*, pool.*, federation.* or PLUGIN.*, for every trial")
+    _plugins(parser)
+    _store(parser)
+    add("--model", metavar="NAME", help="short for --set model.name=")
+    add("--quiet", action="store_true", help="no progress")
+    _json(parser, "one trial per line")
+
+
 def listing(parser: Parser) -> None:
     parser.add_argument(
         "what",
@@ -139,6 +161,7 @@ def doctor(parser: Parser) -> None:
 COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "run": ("run", "train under defenses, attack, and print what each adversary learned", run),
     "attack": ("attack", "attack a stored run or a transcript directory again", attack),
+    "tune": ("tune", "try settings of defenses, judged on validation records", tune),
     "list": ("listing", "list plug-ins, adversaries and presets", listing),
     "show": ("show", "show a plug-in's documentation and options, or a preset", show),
     "check": ("check", "check that a plug-in keeps its interface's rules", check),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from bench.games.noview import baseline
 from bench.games.planting import Queries, queries
 from bench.games.sheet import Sheet
 from bench.lender import LentTools, Memo
+from bench.logged import exposed_rows, opened_sums
 from bench.materials import Materials
 from bench.openers.base import Traits
 from bench.openers.distinguish import traits
@@ -33,13 +35,16 @@ from bench.view import View, adapter_handle, build
 
 @dataclass(frozen=True)
 class Assessment:
-    """What one attack found for one adversary. ``sheet``: the canonical scores behind the figures, or None."""
+    """What one attack found for one adversary. ``sheet``: the canonical scores behind the figures, or None.
+    ``details``: what lies behind the scores, records' texts among it, for whoever runs this and nobody else; or None.
+    """
 
     status: Status
     reads: tuple[str, ...] = ()
     leakage: tuple[Leakage, ...] = ()
     sheet: str | None = None
     note: str = ""
+    details: str | None = None
     cost: dict[str, Any] = field(default_factory=dict)
 
 
@@ -50,6 +55,7 @@ class Assessor:
         self.run, self.materials, self.memo = run, materials, memo
         self.meter = Meter()
         self._views: tuple[str, list[tuple[Assignment, View]]] = ("", [])
+        self._sums: tuple[privacy.Sum, ...] | None = None
         self._traits: Traits | None = None
         self._released: dict[str, Array] | None = None
         self._baseline: tuple[tuple[str, ...], Mapping[str, NDArray[np.float64]]] | None = None
@@ -79,7 +85,7 @@ class Assessor:
         missed = f"{unable} of {len(views)} coalitions opened nothing" if unable else ""
         note = "; ".join(n for n in (found.note, missed) if n)
         cost = {"attack_s": round(self.meter.phases[phase].wall, 3), "attack_peak_bytes": self.meter.phases[phase].peak}
-        return Assessment(found.status, found.reads, found.leakage, found.sheet, note, cost)
+        return replace(found, note=note, cost=cost)
 
     def claim(self, adversary: str) -> Claim | None:
         """The worst claim over the adversary's coalitions; None without anybody to attack."""
@@ -95,17 +101,38 @@ class Assessor:
                 run.nominal_sizes,
                 simulated=run.spec.secret_seed is not None,
                 absent=absent,
+                exposure=self._exposure(adversary, number, a.coalition),
             )
-            for a in adversaries.assignments(adversary, silos)
+            for number, a in enumerate(adversaries.assignments(adversary, silos))
         ]
         unbounded = [c for c in claims if c.epsilon is None]
         worst = unbounded or sorted(claims, key=lambda c: -(c.epsilon or 0.0))
         return worst[0] if worst else None
 
+    def _exposure(self, adversary: str, number: int, coalition: frozenset[str]) -> privacy.Exposure:
+        """What a coalition reads, as far as noise in sums must be weighed; only that needs its view."""
+        if self._sums is None:
+            self._sums = opened_sums(self.run.transcript)
+        exposure = privacy.Exposure(coalition, self._sums)
+        noted = (m for mechanisms in self.run.mechanisms.values() for m in mechanisms)
+        if not exposure.depends(noted):
+            return exposure
+        try:
+            view = self._build(adversary)[number][1]
+        except Exception:  # the attacks have said so in their rows; nothing is assumed unread
+            return exposure
+        return replace(exposure, rows=exposed_rows(view), blind=frozenset(r for r, _, _ in view.thinned))
+
     def _build(self, adversary: str) -> list[tuple[Assignment, View]]:
         if self._views[0] != adversary:
+            self.drop_views()
             self._views = (adversary, list(self._make_views(adversary)))
         return self._views[1]
+
+    def drop_views(self) -> None:
+        """Remove the views from the disk: they can be computed again, and those of one adversary may take gigabytes."""
+        self._views = ("", [])
+        shutil.rmtree(self.run.directory / "views", ignore_errors=True)
 
     def _make_views(self, adversary: str) -> Iterable[tuple[Assignment, View]]:
         run = self.run
@@ -204,10 +231,11 @@ class Assessor:
         population = self._tools(name, adversary, 0).population
         guessed = baselines.no_update(targets, population, self.materials.model.vocab_size)
         truth = [self._trained(t) for t in targets]
-        sheet = reconstruction.make_sheet(targets, truth, answers, guessed, self.materials.model.decode)
-        scored = games.leakage(sheet)
+        graded = reconstruction.grade(targets, truth, answers, guessed, self.materials.model.decode)
+        scored = games.leakage(graded.sheet)
         reads = tuple(dict.fromkeys(a.reads for a in answers if a.reads))
-        return Assessment("void" if scored.void else "ok", reads, scored.leakage, sheet.to_json(), scored.note)
+        status: Status = "void" if scored.void else "ok"
+        return Assessment(status, reads, scored.leakage, graded.sheet.to_json(), scored.note, graded.details)
 
     def _target(self, round: int, victim: str) -> Target | None:
         training = self.run.transcript.training(round).get(victim) if round <= self.run.transcript.committed() else None

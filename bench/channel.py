@@ -10,18 +10,18 @@ includes the party knows when its view is built.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import State, Values
+from bench.defense import State, Transform, Values
 from bench.errors import CannotOpen, SiloBenchError
 from bench.parties import DEALER, SERVER, is_silo
-from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.streams import SecretStreams, Streams
+from bench.update import Form, Layout, Update
 
 MAX_FRAME = 64 * 2**20
 
@@ -69,7 +69,10 @@ class Stage:
 
 @dataclass(frozen=True)
 class Public:
-    """What every party and every adversary knows about the federation."""
+    """What every party and every adversary knows about the federation.
+
+    ``nonce``: the seed of public choices (``generator``), and of nothing that must be secret.
+    """
 
     layout: Layout
     silos: tuple[str, ...]
@@ -77,6 +80,11 @@ class Public:
     rounds: int
     #: names of the silos that take part, per round (from the public schedule)
     participants: Sequence[tuple[str, ...]]
+    nonce: int = 0
+
+    def generator(self, name: str, *indices: int) -> np.random.Generator:
+        """Public randomness that everybody can redraw."""
+        return Streams(self.nonce).generator(f"public/{name}", *indices)
 
 
 @dataclass(frozen=True)
@@ -87,8 +95,22 @@ class Opened:
     silos: tuple[str, ...]
 
 
+def _dense(round: int) -> NDArray[np.int64] | None:
+    return None
+
+
+def _no_frames() -> Iterable[bytes]:
+    raise SiloBenchError("this party holds no records")
+
+
 class Endpoint(ABC):
     """One party's side of the channel in one step."""
+
+    #: the public support of a round's summands (sorted indices; None: dense), as far as this party holds the adapter
+    #: that the round started from. Set by the harness before ``step``.
+    supports: Callable[[int], NDArray[np.int64] | None] = staticmethod(_dense)
+    #: (silo, where the server trains) its own records as frames (``bench.federation.handed``). Set by the harness.
+    records: Callable[[], Iterable[bytes]] = staticmethod(_no_frames)
 
     @abstractmethod
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
@@ -98,8 +120,15 @@ class Endpoint(ABC):
         """(silo) The summand of this round, before the channel's stages begin."""
         raise SiloBenchError(f"{type(self).__name__} takes no contribution")
 
+    def handed(self) -> Mapping[str, Iterable[bytes]]:
+        """(server that trains) The frames of each silo's records, as they arrived."""
+        return {}
+
     def opened(self) -> Iterable[tuple[int, Opened]]:
-        """(opener) Sums opened by the last ``step``, as (round, sum), oldest first."""
+        """(opener) Sums opened by the last ``step``, as (round, sum), oldest first.
+
+        May be lazy: each sum is applied before the next one is asked for, so that ``supports`` knows the next round.
+        """
         return ()
 
 
@@ -107,7 +136,8 @@ class Endpoint(ABC):
 class Knowledge:
     """What one coalition holds: messages it sent or received, its parties' ``keys/`` entries, its contributions.
 
-    ``contributions[(round, silo)]`` are flat summands over the full layout.
+    ``contributions[(round, silo)]`` are flat summands over the full layout; ``supports[round]`` the public support of
+    a round's summands, where it is not the whole layout.
     """
 
     parties: frozenset[str]
@@ -115,27 +145,41 @@ class Knowledge:
     messages: Sequence[Message]
     keys: Mapping[str, Mapping[str, NDArray[np.uint8]]]
     contributions: Mapping[tuple[int, str], NDArray[np.floating]]
+    supports: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A guess at a plaintext: the sum of the summands of ``silos`` in ``round`` (one silo: an upload)."""
+    """A guess at a plaintext: the sum of the summands of ``silos`` in ``round`` (one silo: an upload).
+
+    ``support``: sorted indices of the coordinates that it is a guess at (``values`` are 0 elsewhere); None: all.
+    """
 
     round: int
     silos: frozenset[str]
     values: NDArray[np.floating]
     how: str
+    support: NDArray[np.int64] | None = None
 
 
 class Channel(ABC):
     """The interface. ``opener`` says who learns the sum and runs the aggregator."""
 
     opener: Literal["server", "silos"] = "server"
+    #: who trains. "server": the silos hand it their records in a stage of set-up, and no update travels
+    trains: Literal["silos", "server"] = "silos"
     accepts: frozenset[Values] = frozenset({"real"})
     #: largest absolute error of an opened sum, per value (0 for exact channels)
     error: float = 0.0
+    #: the fewest silos that it carries out a round with
+    fewest: int = 1
     #: bytes of an upload per value, for the estimates of ``--dry-run`` only; results count messages
     bytes_per_value: float = 4.0
+
+    @property
+    def quantiser(self) -> Transform | None:
+        """What an integer channel has put before it where it would be handed real values."""
+        return None
 
     @abstractmethod
     def stages(self) -> tuple[Stage, ...]: ...
@@ -154,6 +198,7 @@ class Channel(ABC):
 class SumChannel(Channel):
     """A channel of one upload and one sum per round, from a few functions: keys, seal, add/finish, open.
 
+    The endpoints (``bench.sum_endpoints``) put the summands' ``Form`` before the frames of ``seal``, a header in clear.
     Stages: ``keys`` (set-up, dealer -> parties; only where ``dealt``), ``upload`` (silo -> server), ``sum`` (the server
     adds frame k of every upload into frame k of the sum, one frame of one silo at a time) and, where the silos open,
     ``open`` (they open what the server sent them). The endpoints are in ``bench.sum_endpoints``.
@@ -179,11 +224,9 @@ class SumChannel(Channel):
         """Serialise a running sum to one frame."""
 
     @abstractmethod
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
-        """The sum's plaintext over the whole layout, from the frames of a sum of ``count`` uploads (finished), or of a
-        single upload (``count`` 0: not finished). Raises CannotOpen."""
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        """The sum's plaintext over the whole layout (``form.spread``), from the frames of a sum of ``count`` uploads
+        (finished), or of a single upload (``count`` 0: not finished). Raises CannotOpen."""
 
     def stages(self) -> tuple[Stage, ...]:
         setup = (Stage("keys", "dealer", setup=True),) if self.dealt else ()

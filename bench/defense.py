@@ -8,27 +8,26 @@ operand may bring a trainer, a channel, an aggregator.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.contexts import OpenContext, RoundContext, State, TransformContext
 from bench.errors import UsageError
 from bench.streams import SecretStreams
 from bench.task import Record
 from bench.update import Layout, Update
 
 if TYPE_CHECKING:
-    from bench.channel import Channel
+    from bench.channel import Channel, Public
     from bench.model import LoraModel
     from bench.spec import LocalSpec
     from bench.tokens import Tokens
 
 Values = Literal["real", "grid"]
-#: A part's memory between rounds; arrays only, stored by the harness after every round.
-State = MutableMapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,13 @@ class Mechanism:
     """What a privacy mechanism really did in one round at one party, for the accountant (``bench.privacy``).
 
     ``kind``: "poisson-gaussian" (fields rate, sigma, steps) or another kind that ``bench.privacy`` knows.
-    ``sigma`` is the noise multiplier: standard deviation of the noise over the L2 sensitivity.
+    ``sigma`` is the noise multiplier: standard deviation of the noise over the L2 sensitivity. ``round``: filled in by
+    the harness when it reads its notes.
     """
 
     kind: str
     params: Mapping[str, float]
+    round: int = field(default=-1, compare=False)
 
 
 @dataclass(frozen=True)
@@ -100,31 +101,44 @@ class Trainer(ABC):
         return ()
 
 
-@dataclass
-class TransformContext:
-    """What a transform may use: the public round, the global adapter, this silo's secret randomness and state."""
-
-    round: int
-    rounds: int
-    global_adapter: NDArray[np.float32]
-    secret: SecretStreams
-    state: State
-
-
 class Transform(ABC):
-    """Changes an update before it leaves the silo."""
+    """Changes an update before it leaves the silo.
+
+    Transforms that give real values act on the update; the aggregator then makes the summand of it; those from the
+    first on that gives a grid act on the summand, so that what travels are plain sums of integers.
+    """
 
     accepts: frozenset[Values] = frozenset({"real"})
     gives: Values = "real"
+    #: True where ``support`` may name one
+    sparse: bool = False
     #: what this transform promises, or None
     promise: Promise | None = None
+    #: whether ``apply`` gives an update a norm bound, keeps the one that it has, or drops it
+    norm: Literal["bounds", "keeps", "drops"] = "drops"
+    #: True where it works on updates with a norm bound only, as noise does
+    needs_norm: bool = False
+    #: True where what it adds protects only as part of a sum, so that nothing may follow it
+    only_in_sums: bool = False
 
     @abstractmethod
     def apply(self, update: Update, context: TransformContext) -> Update: ...
 
+    def mechanism(self, update: Update, context: RoundContext) -> Mechanism | None:
+        """What ``apply`` does to ``update`` for its silo's privacy, for the accountant."""
+        return None
+
+    def support(self, context: RoundContext) -> NDArray[np.int64] | None:
+        """The coordinates (sorted indices) that ``apply`` leaves in this round, from public things alone; None: all."""
+        return None
+
 
 class RecordsPart(ABC):
     """Decides what a silo trains on (deduplication, scrubbing)."""
+
+    #: True where what becomes of a record depends on that record alone, so that silos which differ in one record differ
+    #: in one afterwards: a private trainer's promise about single records holds only then
+    per_record: bool = False
 
     @abstractmethod
     def apply(self, records: Sequence[Record]) -> Sequence[Record]: ...
@@ -136,6 +150,22 @@ class Aggregator(ABC):
     All arrays are flat, of ``layout.size`` values.
     """
 
+    #: False where a summand of 0 does not mean "as it was", so that no coordinate may be left unsent
+    sparse: bool = True
+    #: what this aggregator promises, or None
+    promise: Promise | None = None
+    #: True where every summand must have a norm bound
+    needs_norm: bool = False
+    #: True where ``step`` keeps a memory
+    has_memory: bool = False
+    #: who may open its sums
+    openers: frozenset[str] = frozenset({"server", "silos"})
+
+    def personal(self, layout: Layout) -> NDArray[np.int64] | None:
+        """The coordinates (sorted indices) that every silo keeps for itself: it trains on with its own values, never
+        sends them, and no global adapter follows them. None: all are shared."""
+        return None
+
     @abstractmethod
     def weight(self, nominal_size: int) -> int:
         """The public integer weight of a silo of ``nominal_size`` records (1 for an unweighted mean)."""
@@ -144,11 +174,32 @@ class Aggregator(ABC):
     def summand(self, update: Update, global_adapter: NDArray[np.float32]) -> Update:
         """What the silo hands to the channel; the channel sums these over silos."""
 
+    def weights(self, public: Public, round: int, silos: Sequence[str]) -> list[int]:
+        """What ``apply`` is handed for a sum of ``round`` over ``silos``."""
+        return [public.weights[silo] for silo in silos]
+
+    def randomise(
+        self, total: NDArray[np.floating], context: OpenContext
+    ) -> tuple[NDArray[np.floating], Mechanism | None]:
+        """The opener's own noise, added to a sum before ``apply`` (which adds none), and what it was."""
+        return total, None
+
     @abstractmethod
     def apply(
         self, total: NDArray[np.floating], weights: Sequence[int], global_adapter: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """The next global adapter from the sum of the summands of silos with ``weights``."""
+
+    def step(self, change: NDArray[np.float64], memory: State) -> NDArray[np.float64]:
+        """How the global adapter moves where ``apply`` alone would move it by ``change``: a server optimiser's step.
+        ``memory``: the optimiser's, explicit, empty at the start; it follows from the sums alone, so that everybody who
+        opens all of them keeps the same."""
+        return change
+
+    def unstep(self, moved: NDArray[np.float64], memory: State) -> NDArray[np.float64] | None:
+        """The inverse of ``step`` for who saw the adapter move by ``moved``; ``memory`` becomes that after the step.
+        None where it can't be told."""
+        return moved
 
     @abstractmethod
     def implied_total(
@@ -211,8 +262,10 @@ __all__ = [
     "Defense",
     "Layout",
     "Mechanism",
+    "OpenContext",
     "Promise",
     "RecordsPart",
+    "RoundContext",
     "State",
     "TrainJob",
     "Trainer",

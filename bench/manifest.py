@@ -69,7 +69,8 @@ def _public(value: dict[str, Any]) -> Public:
     participants = tuple(tuple(names) for names in value["participants"])
     if len(participants) != rounds or any(not set(names) <= set(silos) for names in participants):
         raise ValueError("'participants' do not name silos of every round")
-    return Public(_layout(value["layout"]), silos, weights, rounds, participants)
+    nonce = _whole(value.get("nonce", 0), 0, 2**64)
+    return Public(_layout(value["layout"]), silos, weights, rounds, participants, nonce)
 
 
 def _layout(value: dict[str, Any]) -> Layout:

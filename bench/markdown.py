@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from bench.parties import HOLDS
 from bench.result import Leakage, Result
 from bench.rows import Row, rows
 from bench.tables import (
     DASH,
-    HOLDS,
     Game,
     counts,
     duration,

@@ -11,7 +11,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -75,6 +75,25 @@ def compute(
         raise ValueError("stats, tokens, gold and clusters must be of the same records")
     sample = _sample(stats, gold, clusters, rng, confidence)
     return [_metric(name)(sample) for name in names]
+
+
+def mean_of(models: Sequence[Sequence[MetricValue]]) -> list[MetricValue]:
+    """The mean over several models measured on the same records, metric by metric. The ends of the interval are the
+    means of theirs: no narrower than an interval of the mean, since the mean of estimates varies no more than they do
+    on average."""
+    found = []
+    for column in zip(*models, strict=True):
+        lows, highs = [m.low for m in column if m.low is not None], [m.high for m in column if m.high is not None]
+        whole = len(lows) == len(highs) == len(column)
+        found.append(
+            replace(
+                column[0],
+                value=float(np.mean([m.value for m in column])),
+                low=float(np.mean(lows)) if whole else None,
+                high=float(np.mean(highs)) if whole else None,
+            )
+        )
+    return found
 
 
 def known(name: str) -> bool:

@@ -23,3 +23,14 @@ def silo_index(party: str) -> int:
 
 def is_silo(party: str) -> bool:
     return party.startswith("silo-") and party[5:].isdigit()
+
+
+#: what each standard adversary holds
+HOLDS = {
+    "user": "asks the released model for text and log-probabilities",
+    "outsider": "holds the released adapter",
+    "silo": "holds every global adapter, its own records and secrets",
+    "server": "holds all that the protocol sends it",
+    "server+silo": "the server and one silo together",
+    "all-but-one": "the server and every silo but the victim",
+}

@@ -201,13 +201,15 @@ def _mean_pair(pairs: Sequence[tuple[float, float] | None]) -> tuple[float, floa
 
 
 def over_runs(figures: Sequence[Leakage]) -> Leakage:
-    """Mean of one figure over runs, with its 95% interval over runs (``bench.stats.combine``) inside [0, 1].
+    """Mean of one figure over runs, with its 95% interval over runs (``bench.stats.combine``) within its range:
+    [-1, 1] for an advantage, else [0, 1].
 
     It speaks of further runs like these; the intervals over records that the runs carry are not used.
     """
     from bench.stats import combine
 
-    found = combine([one.value for one in figures if one.value is not None], minimum=0.0, maximum=1.0)
+    least = -1.0 if figures[0].name.startswith("advantage") else 0.0
+    found = combine([one.value for one in figures if one.value is not None], minimum=least, maximum=1.0)
     n = {key: count for key, count in figures[0].n.items() if all(one.n.get(key) == count for one in figures)}
     known = {"value": found.value, "low": found.low, "high": found.high, "over": "runs"}
     return Leakage(name=figures[0].name, **known, n={**n, "runs": len(figures)})

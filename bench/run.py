@@ -18,7 +18,7 @@ from bench.config import canonical_json
 from bench.plugins import Plugins
 from bench.progress import Progress
 from bench.provenance import fingerprint, provenance
-from bench.result import Result
+from bench.result import Result, Utility
 from bench.spec import Cell, ModelSpec, PluginSpec, RunSpec
 from bench.store import Store
 
@@ -175,12 +175,15 @@ class Runner:
         built = {canonical_json(c.attack): self._attack(c.attack) for c in cells}
         # by adversary, so that its views are built once for all attacks
         order = sorted(cells, key=lambda c: [x.adversary for x in cells].index(c.adversary))
-        with self.progress.task("attacking", len(order)) as step:
-            for cell in order:
-                attack = built[canonical_json(cell.attack)]
-                found = assessor.assess(cell.attack.name, attack, cell.adversary)
-                yield self._keep(cell, run, assessor, found, attack.adaptive)
-                step(f"{cell.attack.name} as {cell.adversary}")
+        try:
+            with self.progress.task("attacking", len(order)) as step:
+                for cell in order:
+                    attack = built[canonical_json(cell.attack)]
+                    found = assessor.assess(cell.attack.name, attack, cell.adversary)
+                    yield self._keep(cell, run, assessor, found, attack.adaptive)
+                    step(f"{cell.attack.name} as {cell.adversary}")
+        finally:
+            assessor.drop_views()
 
     def _train(self, job: Job, refresh: bool) -> tuple[TrainedRun, Materials]:
         from bench.training import build_parts, train
@@ -207,6 +210,14 @@ class Runner:
                 lambda r: step(f"round {r + 1} of {rounds}") if r >= 0 else None,
             )
         return run, materials
+
+    def validation(self, job: Job) -> Utility:
+        """Train where that is missing, and measure the task's first metric on the validation records. The caller holds
+        the run's lock."""
+        from bench.training import measure_validation
+
+        run, materials = self._train(job, refresh=False)
+        return measure_validation(run, materials)
 
     def _adopt(self, job: Job) -> None:
         """Take the committed planting of this task, pool, partition and seed, where the checkout has one."""
@@ -248,7 +259,7 @@ class Runner:
             learned=run.learned,
             simulated=(*simulated, *run.parts.simulated),
             adaptive=adaptive,
-            scores_sha256=self.store.save_scores(found.sheet) if found.sheet is not None else None,
+            scores_sha256=self.store.save_scores(found.sheet, found.details) if found.sheet is not None else None,
             note=found.note,
             spec=spec,
             provenance={

@@ -22,9 +22,9 @@ from bench.channel import (
 )
 from bench.defense import State
 from bench.errors import CannotOpen, SiloBenchError
-from bench.parties import SERVER
+from bench.parties import SERVER, is_silo
 from bench.streams import SecretStreams
-from bench.update import Update
+from bench.update import Form, Update
 
 _MAX_NAME = 100
 
@@ -88,7 +88,7 @@ class SiloEndpoint(_SumEndpoint):
     """Seals its summand in ``upload``; opens the sums that reached it in ``open``."""
 
     _update: Update | None = None
-    _opened: tuple[tuple[int, Opened], ...] = ()
+    _sums: Sequence[Message] = ()
 
     def contribute(self, round: int, update: Update) -> None:
         self._update = update
@@ -96,18 +96,19 @@ class SiloEndpoint(_SumEndpoint):
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
         self.absorb_keys(inbox)
         if stage == "upload" and self._update is not None:
-            yield Outgoing((SERVER,), self.channel.seal(self._update, self.keys(), self.secret, round))
-        sums = sorted((m for m in inbox if m.stage == "sum"), key=lambda m: m.round)
-        self._opened = tuple((m.round, self._open(m)) for m in sums)
+            sealed = self.channel.seal(self._update, self.keys(), self.secret, round)
+            yield Outgoing((SERVER,), _chain([self._update.form.header()], sealed))
+        self._sums = sorted((m for m in inbox if m.stage == "sum"), key=lambda m: m.round)
 
     def opened(self) -> Iterable[tuple[int, Opened]]:
-        return self._opened
+        for message in self._sums:
+            yield message.round, self._open(message)
 
     def _open(self, message: Message) -> Opened:
         silos = summed_silos(message, self.public)
-        frames = (message.frame(i) for i in range(1, len(message.lengths)))
+        form = Form.read(_frame(message, 1), self.public.layout, self.supports(message.round))
         try:
-            values = self.channel.open(frames, self.keys(), self.public.layout, len(silos))
+            values = self.channel.open(_frames(message, 2), self.keys(), form, len(silos))
         except CannotOpen as error:
             raise SiloBenchError(f"{self.me} can't open the sum of round {message.round}: {error}") from None
         return Opened(values, silos)
@@ -126,13 +127,17 @@ class ServerEndpoint(_SumEndpoint):
         silos = tuple(m.sender for m in uploads)
         if len(set(silos)) != len(silos):
             raise SiloBenchError(f"a silo uploaded twice in round {round}")
+        headers = {_frame(m, 0) for m in uploads}
+        if len(headers) != 1:
+            raise SiloBenchError(f"uploads of round {round} have different headers: not all are of one form")
+        header = headers.pop()
         frames = self._sum(uploads)
         if self.channel.opener == "silos":
-            header = json.dumps(list(silos)).encode()
-            yield Outgoing(self.public.silos, _chain(header, frames))
+            yield Outgoing(self.public.silos, _chain([json.dumps(list(silos)).encode(), header], frames))
             return
+        form = Form.read(header, self.public.layout, self.supports(round))
         try:
-            values = self.channel.open(frames, self.keys(), self.public.layout, len(silos))
+            values = self.channel.open(frames, self.keys(), form, len(silos))
         except CannotOpen as error:
             raise SiloBenchError(f"the server can't open the sum of round {round}: {error}") from None
         self._opened = ((round, Opened(values, silos)),)
@@ -145,16 +150,26 @@ class ServerEndpoint(_SumEndpoint):
         if len(counts) != 1:
             raise SiloBenchError(f"uploads of one round have different numbers of frames: {sorted(counts)}")
         keys = self.keys()
-        for index in range(counts.pop()):
+        for index in range(1, counts.pop()):
             total: object | None = None
             for message in uploads:
                 total = self.channel.add(total, message.frame(index), keys)
             yield self.channel.finish(total, keys)
 
 
-def _chain(head: bytes, frames: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
+def _chain(head: Iterable[bytes], frames: Iterable[bytes]) -> Iterator[bytes]:
+    yield from head
     yield from frames
+
+
+def _frames(message: Message, start: int) -> Iterator[bytes]:
+    return (message.frame(i) for i in range(start, len(message.lengths)))
+
+
+def _frame(message: Message, index: int) -> bytes:
+    if index >= len(message.lengths):
+        raise SiloBenchError(f"the '{message.stage}' message of {message.sender} has no frame {index}")
+    return message.frame(index)
 
 
 def summed_silos(message: Message, public: Public) -> tuple[str, ...]:
@@ -172,25 +187,40 @@ def summed_silos(message: Message, public: Public) -> tuple[str, ...]:
 
 
 def read_all(channel: SumChannel, knowledge: Knowledge) -> Iterator[Candidate]:
-    """Try every upload and sum with every distinct set of keys that a party of the coalition holds (or with none)."""
+    """Try every upload and sum with every distinct set of keys that a party of the coalition holds (or with none).
+
+    Uploads of the coalition's own silos are left out: what is in them it knows.
+    """
+    own = {party for party in knowledge.parties if is_silo(party)}
     held: list[dict[str, bytes]] = []
     for party in sorted(knowledge.keys):
-        keys = as_bytes(knowledge.keys[party])
-        if keys and keys not in held:
-            held.append(keys)
+        for keys in _key_sets(as_bytes(knowledge.keys[party])):
+            if keys not in held:
+                held.append(keys)
     for message in knowledge.messages:
-        if message.stage not in ("upload", "sum") or getattr(message, "thinned", False):
+        if message.stage not in ("upload", "sum") or message.sender in own or getattr(message, "thinned", False):
             continue
         for keys in held or [{}]:
             with contextlib.suppress(CannotOpen, SiloBenchError):
-                yield _read_one(channel, message, keys, knowledge.public)
+                yield _read_one(channel, message, keys, knowledge)
 
 
-def _read_one(channel: SumChannel, message: Message, keys: Mapping[str, bytes], public: Public) -> Candidate:
+def _key_sets(keys: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    """A party's keys; a dealer's one group after the other, each as its receivers have it."""
+    groups: dict[str, dict[str, bytes]] = {}
+    for name, value in keys.items():
+        group, _, own = name.rpartition("/")
+        groups.setdefault(group, {})[own] = value
+    yield from groups.values()
+
+
+def _read_one(channel: SumChannel, message: Message, keys: Mapping[str, bytes], knowledge: Knowledge) -> Candidate:
+    public, support = knowledge.public, knowledge.supports.get(message.round)
     if message.stage == "upload":
-        values = channel.open(message.frames(), keys, public.layout, 0)
+        form = Form.read(_frame(message, 0), public.layout, support)
+        values = channel.open(_frames(message, 1), keys, form, 0)
         return Candidate(message.round, frozenset({message.sender}), values, "the channel's own opening of an upload")
     silos = summed_silos(message, public)
-    frames = (message.frame(i) for i in range(1, len(message.lengths)))
-    values = channel.open(frames, keys, public.layout, len(silos))
+    form = Form.read(_frame(message, 1), public.layout, support)
+    values = channel.open(_frames(message, 2), keys, form, len(silos))
     return Candidate(message.round, frozenset(silos), values, "the channel's own opening of a sum")

@@ -10,15 +10,6 @@ from bench.result import Claim, Leakage, Result, Utility
 from bench.spec import ADVERSARIES
 
 DASH = "—"
-#: what each standard adversary holds
-HOLDS = {
-    "user": "asks the released model for text and log-probabilities",
-    "outsider": "holds the released adapter",
-    "silo": "holds every global adapter, its own records and secrets",
-    "server": "holds all that the protocol sends it",
-    "server+silo": "the server and one silo together",
-    "all-but-one": "the server and every silo but the victim",
-}
 #: statuses under which a row's figures count
 COUNTED = frozenset({"ok", "thinned"})
 Game = Literal["membership", "reconstruction"]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.channel import Public
 from bench.config import canonical_json
@@ -16,12 +17,13 @@ from bench.defense import Mechanism, compose
 from bench.errors import UsageError
 from bench.federation.parts import Parts, fill
 from bench.federation.rounds import Federation
-from bench.federation.setup import Setup, participants
+from bench.federation.setup import Setup, participants, public_nonce
 from bench.files import write_text
 from bench.games.planting import Planting, plant
+from bench.logged import logged_mechanisms as logged_mechanisms
 from bench.manifest import json_object
 from bench.materials import Materials
-from bench.metrics import compute
+from bench.metrics import compute, mean_of
 from bench.parties import silo
 from bench.plugins import Plugins
 from bench.result import Utility
@@ -178,6 +180,7 @@ def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, plantin
         weights={name: parts.aggregator.weight(nominal) for name in silos},
         rounds=federation.rounds,
         participants=participants(federation, materials.streams),
+        nonce=public_nonce(seed),
     )
     return Setup(
         model=materials.model,
@@ -209,18 +212,11 @@ def _transcript(root: Path, setup: Setup, spec: RunSpec) -> Transcript:
     return Transcript.create(root, setup.public, setup.initial, public_spec)
 
 
-def logged_mechanisms(transcript: Transcript) -> dict[str, tuple[Mechanism, ...]]:
-    """Per silo, what its privacy mechanism did, in order of rounds."""
-    found: dict[str, list[Mechanism]] = {name: [] for name in transcript.public.silos}
-    for round in range(transcript.committed() + 1):
-        for name, training in transcript.training(round).items():
-            found[name].extend(Mechanism(m["kind"], m["params"]) for m in training["mechanisms"])
-    return {name: tuple(items) for name, items in found.items()}
-
-
 def _measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict[str, Any]:
     with setup.meter.measure("utility"):
-        utility = _utility(transcript, materials)
+        rounds = range(transcript.committed() + 1)
+        personal = setup.parts.aggregator.personal(transcript.public.layout)
+        utility = _utility(transcript, materials, materials.pool.heldout, rounds, personal)
     trained = [t for r in range(transcript.committed() + 1) for t in transcript.training(r).values()]
     tokens = sum(t["tokens"] for t in trained)
     seconds = setup.meter.phases["train"].wall
@@ -233,9 +229,40 @@ def _measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict
     return {"version": RUN_VERSION, "utility": [u.model_dump(mode="json") for u in utility], "cost": cost}
 
 
-def _utility(transcript: Transcript, materials: Materials) -> list[Utility]:
-    """The task's metrics on held-out records: the base model's, the final adapter's, and the curve over rounds."""
-    ids = materials.pool.heldout
+def measure_validation(run: TrainedRun, materials: Materials) -> Utility:
+    """The task's first metric on the validation records, of the base model and of the final adapter. Raises UsageError
+    where the pool has none."""
+    ids = materials.pool.validation
+    if not ids:
+        raise UsageError("pool.validation is 0: without validation records there is nothing to tune on.")
+    personal = run.parts.aggregator.personal(run.transcript.public.layout)
+    return _utility(run.transcript, materials, ids, [run.transcript.committed()], personal)[0]
+
+
+def models(transcript: Transcript, personal: NDArray[np.int64] | None, round: int) -> Iterator[NDArray[np.float32]]:
+    """What the federation has after ``round``: the global adapter, or one per silo that has trained where some values
+    are every silo's own (``Aggregator.personal``)."""
+    shared = transcript.truth(round, "adapter")
+    if shared is None or personal is None:
+        yield np.asarray(transcript.final_adapter() if shared is None else shared)
+        return
+    for name in transcript.public.silos:
+        own = next((o for r in range(round, -1, -1) if (o := transcript.truth(r, f"own-{name}")) is not None), None)
+        if own is not None:
+            adapter = np.array(shared)
+            adapter[personal] = own[personal]
+            yield adapter
+
+
+def _utility(
+    transcript: Transcript,
+    materials: Materials,
+    ids: Sequence[str],
+    rounds: Sequence[int],
+    personal: NDArray[np.int64] | None,
+) -> list[Utility]:
+    """The task's metrics on the records ``ids``: the base model's and those after each of ``rounds``, the last of which
+    is the figure. Where every silo has a model of its own, the mean over silos."""
     tokens, gold = materials.tokens(ids), materials.gold(ids)
     clusters = np.array([materials.pool.clusters[i] for i in ids])
     model, names = materials.model, materials.corpus.task.metrics()
@@ -247,7 +274,7 @@ def _utility(transcript: Transcript, materials: Materials) -> list[Utility]:
         return compute(names, stats, tokens, gold, clusters, rng)
 
     base = measured(None)
-    curve = [measured(transcript.truth(r, "adapter")) for r in range(transcript.committed() + 1)]
+    curve = [mean_of([measured(adapter) for adapter in models(transcript, personal, r)]) for r in rounds]
     return [
         Utility(
             name=last.name,

@@ -4,6 +4,7 @@
     DIR/initial.npy                   the initial global adapter (public to the federation)
     DIR/rounds/NNNN/messages.jsonl    a line per message: round, stage, sender, receivers, frames
     DIR/rounds/NNNN/frames.bin        the frames' bytes (absent where thinned)
+    DIR/rounds/NNNN/support.npy       the public support of the round's summands (absent where dense)
     DIR/secrets/NNNN/PARTY/KEY.npy    party states written in that round (optional; entries under keys/ are secrets)
     DIR/truth/NNNN/...                summands, the global adapter after the round, training.json (optional)
 
@@ -25,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.channel import MAX_FRAME, Public
-from bench.errors import SiloBenchError
+from bench.errors import SiloBenchError, UsageError
 from bench.manifest import FORMAT, VERSION, array, json_object, message_lines, read_manifest
 
 
@@ -128,8 +129,14 @@ class RoundWriter:
     def save_truth(self, name: str, values: NDArray[Any]) -> None:
         np.save(self.parts["truth"] / f"{name}.npy", values, allow_pickle=False)
 
+    def save_support(self, support: NDArray[np.int64]) -> None:
+        np.save(self.parts["rounds"] / "support.npy", support, allow_pickle=False)
+
     def save_training(self, training: dict[str, Any]) -> None:
         (self.parts["truth"] / "training.json").write_text(json.dumps(training))
+
+    def save_sums(self, sums: Sequence[dict[str, Any]]) -> None:
+        (self.parts["truth"] / "sums.json").write_text(json.dumps({"sums": list(sums)}))
 
     def commit(self) -> None:
         """Make the round count: rename secrets and truth, then the messages."""
@@ -165,6 +172,7 @@ class Transcript:
             "weights": dict(public.weights),
             "rounds": public.rounds,
             "participants": [list(p) for p in public.participants],
+            "nonce": public.nonce,
         }
         manifest = {"format": FORMAT, "version": VERSION, "public": value, "spec": spec}
         temporary = root / "manifest.json.partial"
@@ -211,8 +219,22 @@ class Transcript:
                 found[path.relative_to(base).with_suffix("").as_posix()] = array(path)
         return found
 
+    def support(self, round: int) -> NDArray[np.int64] | None:
+        """The public support of a round's summands (sorted indices into the adapter), or None where they are dense.
+        Raises UsageError where the file holds anything else."""
+        path = self.root / "rounds" / slot(round) / "support.npy"
+        if not path.exists():
+            return None
+        found = np.array(array(path, dtype=np.int64))
+        if found.ndim != 1 or (np.diff(found) <= 0).any() or found.min(initial=0) < 0:
+            raise UsageError(f"{path} holds no sorted indices.")
+        if found.max(initial=-1) >= self.public.layout.size:
+            raise UsageError(f"{path} points outside the adapter's {self.public.layout.size} values.")
+        return found
+
     def truth(self, round: int, name: str) -> NDArray[Any] | None:
-        """``"adapter"``: the global adapter after the round; a silo's name: its summand. None where not stored."""
+        """``"adapter"``: the global adapter after the round; a silo's name: its summand; ``"own-"`` and its name: the
+        adapter that it trained, where some of its values are its own. None where not stored."""
         path = self.root / "truth" / slot(round) / f"{name}.npy"
         return array(path, (self.public.layout.size,)) if path.exists() else None
 
@@ -220,6 +242,12 @@ class Transcript:
         """Per silo: steps, tokens, losses, batches, mechanisms, records of this round. Empty where not stored."""
         path = self.root / "truth" / slot(round) / "training.json"
         return json_object(path) if path.exists() else {}
+
+    def sums(self, round: int) -> list[dict[str, Any]]:
+        """The sums that were opened in this round (or late, of an earlier one): round, silos, the opener's own noise.
+        Empty where not stored."""
+        path = self.root / "truth" / slot(round) / "sums.json"
+        return list(json_object(path)["sums"]) if path.exists() else []
 
     def harness_notes(self, round: int) -> dict[str, Any]:
         """What the harness must know to go on after this round: undelivered messages, phases measured so far."""

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bench.errors import SiloBenchError
 
 Array = NDArray[np.float32]
 
@@ -67,13 +69,19 @@ class Grid:
     def levels(self) -> int:
         return int(2 ** (self.bits - 1) - 1)
 
+    @property
+    def step(self) -> float:
+        """What one unit is worth."""
+        return self.clip / self.levels
+
 
 @dataclass(frozen=True)
 class Update:
     """What one silo wants to contribute in one round.
 
-    ``values``: float32, or int64 where ``grid`` is set; shape (layout.size,), or (len(support),) where a public
-    ``support`` (sorted indices into the flat adapter) is set. ``weight``: public positive integer.
+    ``values``: float32, or int64 within the grid's levels where ``grid`` is set; shape (layout.size,), or
+    (len(support),) where a public ``support`` (sorted indices into the flat adapter, the same for every silo of the
+    round) is set: what is not on it is not sent, and stays as it is. ``weight``: public positive integer.
     ``norm_bound``: an upper bound on the L2 norm of ``values`` that holds whatever the records are, or None.
     """
 
@@ -83,3 +91,96 @@ class Update:
     grid: Grid | None = None
     support: NDArray[np.int64] | None = None
     norm_bound: float | None = None
+
+    @property
+    def norm(self) -> float:
+        """The L2 norm, in real units."""
+        unit = 1.0 if self.grid is None else self.grid.step
+        return float(np.linalg.norm(self.values.astype(np.float64))) * unit
+
+    @property
+    def form(self) -> Form:
+        return Form(self.layout, self.grid, self.support)
+
+    def restricted(self, support: NDArray[np.int64]) -> Update:
+        """The same update on those indices of ``support`` (sorted) that are on its own."""
+        if self.support is None:
+            return replace(self, values=self.values[support], support=support)
+        kept = np.isin(self.support, support, assume_unique=True)
+        return replace(self, values=self.values[kept], support=self.support[kept])
+
+    def dense(self) -> NDArray[np.floating]:
+        """(layout.size,) float32: real values over the whole layout, 0 where unsent."""
+        if self.grid is None and self.support is None:
+            return np.asarray(self.values, dtype=np.float32)
+        return self.form.spread(self.values).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the opener of a sum must know of its summands. Public, and the same for all silos of a round.
+
+    It travels as a short JSON header (``header``), in which a support is named by its digest only: everybody can derive
+    it from public things.
+    """
+
+    layout: Layout
+    grid: Grid | None = None
+    support: NDArray[np.int64] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many values travel."""
+        return self.layout.size if self.support is None else len(self.support)
+
+    def header(self) -> bytes:
+        value: dict[str, object] = {"values": self.count}
+        if self.grid is not None:
+            value |= {"bits": self.grid.bits, "clip": self.grid.clip}
+        if self.support is not None:
+            value["support"] = support_digest(self.support)
+        return json.dumps(value).encode()
+
+    @classmethod
+    def read(cls, header: bytes, layout: Layout, support: NDArray[np.int64] | None) -> Form:
+        """The inverse of ``header``, given the round's own ``support``. Raises SiloBenchError where they differ."""
+        try:
+            value = json.loads(header[:MAX_HEADER])
+            grid = Grid(_bits(value["bits"]), _clip(value["clip"])) if "bits" in value else None
+            named = value.get("support")
+            count = value["values"]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise SiloBenchError(f"a message's header is malformed: {error}") from None
+        form = cls(layout, grid, support)
+        if count != form.count or named != (None if support is None else support_digest(support)):
+            raise SiloBenchError("a message's header names other coordinates than the round's public support")
+        return form
+
+    def spread(self, sent: NDArray[np.number]) -> NDArray[np.float64]:
+        """(layout.size,) float64 from the ``count`` values that travelled: times the grid's step, 0 where unsent."""
+        values = sent.astype(np.float64) * (1.0 if self.grid is None else self.grid.step)
+        if self.support is None:
+            return values
+        full = np.zeros(self.layout.size)
+        full[self.support] = values
+        return full
+
+
+MAX_HEADER = 4096
+
+
+def support_digest(support: NDArray[np.int64]) -> str:
+    """16 hexadecimal digits of SHA-256 over the indices as little-endian int64."""
+    return hashlib.sha256(np.ascontiguousarray(support, dtype="<i8").tobytes()).hexdigest()[:16]
+
+
+def _bits(value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= 62:
+        raise ValueError(f"bits={value!r}")
+    return value
+
+
+def _clip(value: object) -> float:
+    if not isinstance(value, float | int) or not 0 < value < 1e30:
+        raise ValueError(f"clip={value!r}")
+    return float(value)

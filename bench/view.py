@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FORMAT = "silobench-view"
 VERSION = 1
 MAX_READINGS = 1_000_000
-Kind = Literal["query", "adapter", "upload", "sum", "difference", "metadata"]
+Kind = Literal["query", "adapter", "upload", "sum", "difference", "partial", "records", "metadata"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,9 @@ class Reading:
 
     ``kind``: "query", the released model behind its interface (``handle`` only); "adapter", the global adapter after
     ``round``; "upload", one silo's summand of ``round``; "sum", of several silos; "difference", a
-    combination with signs, or the XOR of two plaintexts' words; "metadata", what shows without opening anything.
+    combination with signs, or the XOR of two plaintexts' words; "partial", some coordinates of an upload or sum
+    (``support``); "records", a silo's records themselves, where they travel in clear (``values``: (n, length) int32
+    token ids, -1 after a record's end); "metadata", what shows without opening anything.
     ``terms``: (round, silo, coefficient) of the summands in it. ``handle``: SHA-256 of the adapter (``adapter_handle``)
     that a query, adapter or upload stands for. ``unchecked``: the transcript holds no truth to compare with.
     """
@@ -64,6 +66,12 @@ class Reading:
         if values is None:
             raise SiloBenchError(f"a reading of kind '{self.kind}' holds no values")
         return values
+
+    @property
+    def support(self) -> NDArray[np.int64] | None:
+        """Sorted indices of the coordinates that a reading of kind "partial" holds (its values are 0 elsewhere); None
+        for all other kinds."""
+        return _tensor(self.path, "support") if self.kind == "partial" else None
 
     @property
     def adapter(self) -> Array | None:
@@ -201,6 +209,7 @@ def _view(value: dict[str, Any], directory: Path) -> View:
             weights={str(k): int(v) for k, v in public["weights"].items()},
             rounds=int(public["rounds"]),
             participants=tuple(tuple(str(s) for s in p) for p in public["participants"]),
+            nonce=int(public["nonce"]),
         ),
         spec=dict(value["spec"]),
         readings=tuple(_reading(entry, directory) for entry in entries),

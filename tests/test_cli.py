@@ -104,10 +104,10 @@ def test_list_says_why_a_plug_in_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_the_listed_adversaries_are_those_of_the_spec() -> None:
-    from bench.commands.listing import ADVERSARIES
-    from bench.spec import ADVERSARIES as NAMES
+    from bench.parties import HOLDS
+    from bench.spec import ADVERSARIES
 
-    assert tuple(ADVERSARIES) == NAMES
+    assert tuple(HOLDS) == ADVERSARIES
 
 
 def test_show_gives_every_option_with_type_default_and_bounds(tmp_path: Path) -> None:

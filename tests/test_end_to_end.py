@@ -160,6 +160,15 @@ def test_inversion_at_the_server_needs_an_upload(store: Path, grid: dict[tuple[s
     assert found["fedavg", "inversion", "server"].status == "ok"
     assert found["fedshield", "inversion", "server"].status == "nothing-opened"
     assert found["fedshield", "inversion", "server+silo"].status == "ok"
+    # the sheet holds grades, and the texts lie apart, for the owner's eyes
+    sheet = str(found["fedavg", "inversion", "server"].scores_sha256)
+    kept = Store(store)
+    details = json.loads(kept.details_path(sheet).read_text())
+    texts = [record["text"] for target in details["targets"] for record in target["records"]]
+    assert all(len(text) > 10 for text in texts)
+    assert not any(text in (kept.scores(sheet) or "") for text in texts)
+    assert kept.details_path(sheet).stat().st_mode & 0o777 == 0o600
+    assert len(list((store / "details").iterdir())) == 2
 
 
 def test_without_a_release_a_server_under_fedshield_opens_nothing(tmp_path: Path) -> None:

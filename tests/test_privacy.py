@@ -55,14 +55,21 @@ def gaussian_epsilon(sigma: float, delta: float) -> float:
     return float(brentq(excess, 1e-9, 500))
 
 
-@pytest.mark.parametrize(("sigma", "steps"), [(4, 20), (1, 1), (0.5, 3), (10, 5)])
+@pytest.mark.parametrize(("sigma", "steps"), [(4, 20), (1, 1), pytest.param(0.5, 3, marks=pytest.mark.slow), (10, 5)])
 def test_without_sampling_it_is_the_exact_gaussian_curve(sigma, steps) -> None:
     exact = gaussian_epsilon(sigma / math.sqrt(steps), 1e-3)
     found = epsilon(((1.0, sigma, steps),), 1e-3)
     assert exact - 1e-9 <= found <= exact * 1.001
 
 
-@pytest.mark.parametrize("steps", [((0.3, 1.0, 10),), ((0.05, 0.7, 200), (1.0, 3.0, 2)), ((0.25, 0.1, 24),)])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ((0.3, 1.0, 10),),
+        pytest.param(((0.05, 0.7, 200), (1.0, 3.0, 2)), marks=pytest.mark.slow),
+        ((0.25, 0.1, 24),),
+    ],
+)
 def test_coarser_steps_only_ever_say_more_and_rdp_the_most(steps) -> None:
     fine, coarse, rdp = epsilon(steps, 1e-3), epsilon(steps, 1e-3, coarse=True), epsilon_rdp(steps, 1e-3)
     assert fine <= coarse * (1 + 1e-6)
@@ -71,9 +78,9 @@ def test_coarser_steps_only_ever_say_more_and_rdp_the_most(steps) -> None:
 
 
 def test_more_rounds_cost_more_and_no_step_costs_nothing() -> None:
-    costs = [epsilon(((0.25, 1.0, steps),), 3e-3) for steps in (1, 8, 16, 24)]
+    costs = [epsilon(((0.25, 1.0, steps),), 3e-3, coarse=True) for steps in (1, 8, 24)]
     assert costs == sorted(costs)
-    assert len(set(costs)) == 4
+    assert len(set(costs)) == 3
     assert epsilon((), 3e-3) == epsilon_rdp((), 3e-3) == 0.0
 
 
@@ -83,7 +90,12 @@ def test_huge_epsilons_take_no_longer() -> None:
 
 @pytest.mark.parametrize(
     ("target", "delta", "rate", "steps"),
-    [(8, 3e-3, 8 / 30, 24), (1, 3e-3, 0.25, 24), (8, 1e-3, 1.0, 3), (1000, 3e-3, 0.25, 24)],
+    [
+        (8, 3e-3, 8 / 30, 24),
+        pytest.param(1, 3e-3, 0.25, 24, marks=pytest.mark.slow),
+        (8, 1e-3, 1.0, 3),
+        (1000, 3e-3, 0.25, 24),
+    ],
 )
 def test_calibration_meets_its_target_and_wastes_little(target, delta, rate, steps) -> None:
     sigma = calibrate(target, delta, rate, steps)
@@ -173,6 +185,12 @@ def test_a_promise_that_does_not_hold_against_this_coalition_is_infinite() -> No
         (poisson(steps=-1), "out of range"),
         (poisson(steps=1.5), "out of range"),
         (Mechanism("shuffled-gaussian", {"sigma": 1, "epochs": 2}), "no 'add-remove' bound"),
+        (Mechanism("banded-gaussian", {"sigma": 1, "bands": 1, "separation": 2, "steps": 3}), "no 'add-remove' bound"),
+        (Mechanism("poisson-gaussian-counts", {"rate": 0.5, "sigma": 1, "steps": 3}), "lacks 'sigma_count'"),
+        (
+            Mechanism("poisson-gaussian-counts", {"rate": 0.5, "sigma": 1, "sigma_count": 0, "steps": 3}),
+            "added no noise",
+        ),
     ],
 )
 def test_what_the_accountant_does_not_know_is_refused_not_guessed(mechanism, words) -> None:

@@ -8,17 +8,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from bench.errors import unknown_name
+from bench.parties import HOLDS
 from bench.plugins import KINDS, PACKAGES, Plugins
-
-#: what each adversary holds; the order and names are those of ``bench.spec.ADVERSARIES``
-ADVERSARIES = {
-    "user": "queries the released model: text and log-probabilities",
-    "outsider": "holds the released adapter",
-    "silo": "one silo: every global adapter, its own records and secrets",
-    "server": "all that the protocol sends to the server",
-    "server+silo": "the server and one silo together",
-    "all-but-one": "the server and every silo but the victim",
-}
 
 
 def main(args: Namespace) -> int:
@@ -35,7 +26,7 @@ def main(args: Namespace) -> int:
 
 def _rows(what: str, plugins: Plugins) -> list[dict[str, str]]:
     if what == "adversaries":
-        return [{"name": name, "summary": text} for name, text in ADVERSARIES.items()]
+        return [{"name": name, "summary": text} for name, text in HOLDS.items()]
     if what == "presets":
         return [{"name": name, "summary": _description(path)} for name, path in plugins.presets().items()]
     kind = next(kind for kind, package in PACKAGES.items() if package == what)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench.conformance.checks import Check, expect
 from bench.conformance.fixtures import LAYOUT
-from bench.defense import Aggregator
+from bench.defense import Aggregator, State
 from bench.update import Update
 
 #: rounding of float32 adapters
@@ -21,6 +21,8 @@ def checks(aggregator: Aggregator) -> Iterator[Check]:
     yield Check(f"aggregator: {name} weighs silos", lambda: _weights(aggregator))
     yield Check(f"aggregator: {name} applies a sum", lambda: _applies(aggregator))
     yield Check(f"aggregator: {name} says what it gives away", lambda: _implied(aggregator))
+    if aggregator.has_memory:
+        yield Check(f"aggregator: {name} steps and unsteps", lambda: _steps(aggregator))
 
 
 def _weights(aggregator: Aggregator) -> str:
@@ -42,6 +44,28 @@ def _applies(aggregator: Aggregator) -> str:
     expect(np.allclose(after, turned, atol=TOLERANCE), "the next adapter depends on the order of the silos.")
     expect(np.array_equal(before, _values(0)), "it changes the global adapter in place.")
     return "the next adapter is finite and independent of the silos' order"
+
+
+def _steps(aggregator: Aggregator) -> str:
+    """``unstep`` with the memory before a step gives the change back, or says that it can't be told."""
+    memory: State = {}
+    told = 0
+    for seed in range(4):
+        change = _values(seed).astype(np.float64)
+        before, given = dict(memory), change.copy()
+        moved = aggregator.step(change, memory)
+        expect(moved.shape == change.shape and bool(np.isfinite(moved).all()), "'step' gives no finite move.")
+        expect(np.array_equal(change, given), "'step' alters the change that it was given.")
+        expect(all(isinstance(v, np.ndarray) for v in memory.values()), "its memory holds what is no array.")
+        found = aggregator.unstep(moved, before)
+        if found is None:
+            continue
+        far = float(np.linalg.norm(found - change))
+        expect(far <= 1e-3 * float(np.linalg.norm(change)), f"'unstep' is off by {far:.3g} from the change.")
+        same = all(np.allclose(before[key], memory[key]) for key in memory)
+        expect(set(before) == set(memory) and same, "'unstep' leaves another memory than 'step'.")
+        told += 1
+    return f"{told} of 4 moves tell the change"
 
 
 def _implied(aggregator: Aggregator) -> str:

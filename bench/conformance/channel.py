@@ -8,6 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from bench.channel import Candidate, Channel, Knowledge
+from bench.conformance import handing
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.fixtures import Trial, constant_delta, federate, knowledge
 from bench.conformance.hostile import REFUSED, Alter, HostileCarrier, flip
@@ -22,7 +23,13 @@ FLIPS = (0.0, 0.01, 0.1, 0.5, 0.99)
 
 
 def checks(channel: Channel) -> Iterator[Check]:
+    if channel.trains == "server":
+        yield from handing.checks(channel)
+        return
     subject = _Subject(channel)
+    if not channel.stages():
+        yield Check("channel: silence", subject.silence)
+        return
     yield Check("channel: sum", subject.sums)
     yield Check("channel: opener", subject.opener)
     yield Check("channel: reading", subject.reading)
@@ -42,10 +49,19 @@ def _stages(channel: Channel) -> tuple[str, ...]:
 class _Subject:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
+        self.few_silos, self.silos = max(2, channel.fewest), max(3, channel.fewest)
 
     @cached_property
     def trial(self) -> Trial:
-        return federate(self.channel)
+        return federate(self.channel, silos=self.silos)
+
+    def silence(self) -> str:
+        """A channel without stages is one of silos that do not talk: nothing is sent, summed or read."""
+        public = self.trial.transcript.public
+        expect(not self.trial.sums, "it has no stage, and yet a sum was opened.")
+        found = _agreeing(self.channel, self.trial, knowledge(self.trial, (SERVER, *public.silos[:-1])))
+        expect(not found, "it has no stage, and yet something of a silo was read.")
+        return "nothing is sent, summed or read"
 
     def sums(self) -> str:
         return f"the largest error of a sum is {_check_sums(self.trial, self.channel.error):.1e}"
@@ -58,24 +74,30 @@ class _Subject:
         return f"every sum is opened by the {self.channel.opener}"
 
     def reading(self) -> str:
-        """``read`` with the opener's keys gives the sums; with no keys and no messages it gives nothing."""
+        """``read`` of the server and all silos but one gives something of the last; without messages, nothing."""
         public = self.trial.transcript.public
-        agree = _agreeing(self.channel, self.trial, knowledge(self.trial, (SERVER, *public.silos)))
+        agree = _agreeing(self.channel, self.trial, knowledge(self.trial, (SERVER, *public.silos[:-1])))
         rounds = {c.round for c in agree}
-        expect(rounds == {0, 1}, f"the coalition of all parties reads something true of rounds {sorted(rounds)} only.")
+        expect(
+            rounds == {0, 1},
+            f"the server and all silos but one read something true of rounds {sorted(rounds)} only.",
+        )
         outsiders = _agreeing(self.channel, self.trial, knowledge(self.trial, ("nobody",)))
         expect(not outsiders, "'read' gives a reading to a coalition that holds no message.")
-        return f"all parties together read {len(agree)} uploads and sums"
+        return f"the server and all silos but one read {len(agree)} uploads and sums"
 
     def sealing(self) -> str:
         """Sealing the same update again, in another run or another round, must give other bytes, unless in clear."""
-        first, second = (federate(self.channel, constant_delta) for _ in range(2))
+        first, second = (federate(self.channel, constant_delta, silos=self.silos) for _ in range(2))
         sender = silo(0)
         runs = _common(first.frames(0, sender), second.frames(0, sender))
         rounds = _common(first.frames(0, sender), first.frames(1, sender))
         parties = _common(first.frames(0, sender), first.frames(0, silo(1)))
-        if _agreeing(self.channel, first, knowledge(first, (SERVER,), keys=False)):
-            return "uploads travel in clear, and no key is needed to read them"
+        clear = _agreeing(self.channel, first, knowledge(first, (SERVER,), keys=False))
+        shown = [candidate for candidate in clear if len(candidate.silos) == 1]
+        if shown:
+            what = "uploads" if any(candidate.support is None for candidate in shown) else "parts of uploads"
+            return f"{what} travel in clear, and no key is needed to read them"
         for what, count in (("two runs", runs), ("two rounds", rounds), ("two silos", parties)):
             expect(
                 not count, f"{count} sealed frames of the same update are equal in {what}: nothing fresh is in them."
@@ -83,14 +105,14 @@ class _Subject:
         return "the same update is sealed to different bytes in every run, round and silo"
 
     def few(self) -> str:
-        """Two silos work. One alone works, or is refused: there is nobody to hide among."""
-        _check_sums(federate(self.channel, silos=2, rounds=1), self.channel.error)
+        """Two silos (or the fewest it states) work. One alone works, or is refused: there is nobody to hide among."""
+        _check_sums(federate(self.channel, silos=self.few_silos, rounds=1), self.channel.error)
         try:
             alone = federate(self.channel, silos=1, rounds=1)
         except SiloBenchError as error:
-            return f"two silos work; one alone is refused: {error}"
+            return f"{self.few_silos} silos work; one alone is refused: {error}"
         _check_sums(alone, self.channel.error)
-        return "two silos work, and one alone"
+        return f"{self.few_silos} silos work, and one alone"
 
     def hostile(self, stage: str) -> str:
         _check_sums(self.trial, self.channel.error)  # a channel that refuses everything refuses nothing
@@ -109,7 +131,7 @@ class _Subject:
             return seen[0]
 
         try:
-            trial = federate(self.channel, silos=2, rounds=1, carrier=carrier)
+            trial = federate(self.channel, silos=self.few_silos, rounds=1, carrier=carrier)
         except SiloBenchError:
             return True
         except Exception as error:
@@ -127,14 +149,15 @@ class _Subject:
         """A silo that leaves in round 0 and is back in round 1: right sums of whoever is in them, or a refusal."""
         _check_sums(self.trial, self.channel.error)
         try:
-            trial = federate(self.channel, rounds=3, dropouts=[Dropout(round=0, silo=0, stage=stage)])
+            trial = federate(self.channel, silos=self.silos, rounds=3, dropouts=[Dropout(round=0, silo=0, stage=stage)])
         except SiloBenchError as error:
             return f"refused: {error}"
         _check_sums(trial, self.channel.error)
         last = {round for _, round, _ in trial.sums}
         expect(2 in last, "after the silo's return no sum was opened any more.")
         sizes = {len(opened.silos) for _, round, opened in trial.sums if round == 0}
-        return f"round 0 sums {' or '.join(map(str, sorted(sizes))) or 'nothing'} of 3 silos, later rounds all"
+        summed = " or ".join(map(str, sorted(sizes))) or "nothing"
+        return f"round 0 sums {summed} of {self.silos} silos, later rounds all"
 
 
 def _check_sums(trial: Trial, error: float) -> float:
@@ -162,6 +185,12 @@ def _common(one: list[bytes], other: list[bytes]) -> int:
     return len({frame for frame in one if len(frame) > 64} & {frame for frame in other if len(frame) > 64})
 
 
+def _far(candidate: Candidate, trial: Trial) -> float:
+    """The largest error of the coordinates that it claims."""
+    where = slice(None) if candidate.support is None else candidate.support
+    return float(np.abs(candidate.values - trial.expected(candidate.round, candidate.silos))[where].max(initial=0))
+
+
 def _agreeing(channel: Channel, trial: Trial, known: Knowledge) -> list[Candidate]:
     """What ``read`` gives under ``known`` that agrees with what was sent."""
     tolerance = 10 * channel.error + 1e-6
@@ -170,8 +199,4 @@ def _agreeing(channel: Channel, trial: Trial, known: Knowledge) -> list[Candidat
     except CannotOpen:
         return []
     size = (trial.transcript.public.layout.size,)
-    return [
-        c
-        for c in found
-        if c.values.shape == size and np.abs(c.values - trial.expected(c.round, c.silos)).max() <= tolerance
-    ]
+    return [c for c in found if c.values.shape == size and _far(c, trial) <= tolerance]

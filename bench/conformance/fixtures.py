@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from bench.channel import Candidate, Channel, Endpoint, Knowledge, Message, Opened, Outgoing, Public, Stage
 from bench.defense import State, Trainer, Training, TrainJob, Transform, TransformContext
 from bench.federation.carrier import Carrier
-from bench.parties import silo
+from bench.parties import silo, silo_index
 from bench.spec import Dropout, FederationSpec
 from bench.streams import SecretStreams, Streams
+from bench.tokens import Tokens
 from bench.transcript import Transcript
 from bench.update import Array, Grid, Layout, Update
 
@@ -35,6 +36,8 @@ GRID = Grid(bits=8, clip=127 / 1024)
 
 class FakeModel:
     """An adapter without a model: what the protocol needs of one."""
+
+    vocab_size = 100
 
     def __init__(self, layout: Layout = LAYOUT) -> None:
         self.layout = layout
@@ -84,6 +87,8 @@ class WatchedChannel(Channel):
     def __init__(self, inner: Channel) -> None:
         self.inner = inner
         self.opener, self.accepts, self.error = inner.opener, inner.accepts, inner.error
+        self.trains = inner.trains
+        self.bytes_per_value = inner.bytes_per_value
         self.sums: list[tuple[str, int, Opened]] = []
 
     def stages(self) -> tuple[Stage, ...]:
@@ -101,15 +106,19 @@ class _Watched(Endpoint):
         self._inner, self._me, self._sums = inner, me, sums
 
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
+        self._inner.supports, self._inner.records = self.supports, self.records
         return self._inner.step(stage, round, inbox)
 
     def contribute(self, round: int, update: Update) -> None:
         self._inner.contribute(round, update)
 
+    def handed(self) -> Mapping[str, Iterable[bytes]]:
+        return self._inner.handed()
+
     def opened(self) -> Iterable[tuple[int, Opened]]:
-        found = list(self._inner.opened())
-        self._sums += [(self._me, round, opened) for round, opened in found]
-        return found
+        for round, opened in self._inner.opened():
+            self._sums.append((self._me, round, opened))
+            yield round, opened
 
 
 @dataclass
@@ -156,17 +165,17 @@ def federate(
     watched = WatchedChannel(channel)
     spec = FederationSpec(silos=silos, rounds=rounds, dropouts=tuple(dropouts))
     names = tuple(silo(i) for i in range(silos))
-    transforms = () if "real" in channel.accepts else (ToGrid(),)
+    encoders = () if "real" in channel.accepts else (ToGrid(),)
     streams = Streams(0)
     setup = Setup(
         model=cast(LoraModel, FakeModel()),
-        parts=Parts((), FixedTrainer(delta), transforms, watched, Mean(weighted=False)),
+        parts=Parts((), FixedTrainer(delta), (), watched, Mean(weighted=False), encoders),
         public=Public(LAYOUT, names, dict.fromkeys(names, 1), rounds, participants(spec, streams)),
         federation=spec,
         initial=np.zeros(LAYOUT.size, dtype=np.float32),
         streams=streams,
         secret_seed=None,
-        tokens=lambda name: cast(Any, None),
+        tokens=some_tokens,
         nominal_sizes=dict.fromkeys(names, 1),
     )
     folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
@@ -176,6 +185,42 @@ def federate(
         federation.carrier = carrier(federation.carrier)
     federation.run()
     return Trial(transcript, watched.sums, folder)
+
+
+def some_tokens(name: str) -> Tokens:
+    """A few records of a silo, of lengths of their own: ids without a text."""
+    index = silo_index(name)
+    rng = np.random.default_rng(index)
+    lengths = rng.integers(2, 9 + index, size=3 + index).astype(np.int32)
+    inside = np.arange(lengths.max()) < lengths[:, None]
+    ids = (rng.integers(1, FakeModel.vocab_size, inside.shape) * inside).astype(np.int32)
+    predicted = inside.copy()
+    predicted[:, 0] = False
+    return Tokens(ids, lengths, predicted, lengths - 1)
+
+
+def transform_context(
+    adapter: Array,
+    round: int = 0,
+    rounds: int = 4,
+    *,
+    state: State | None = None,
+    silos: int = 3,
+    layout: Layout = LAYOUT,
+    secret_seed: int | None = 7,
+) -> TransformContext:
+    """What a transform at silo-0 is given in ``round``, in a federation of ``silos`` of weight 1."""
+    names = tuple(silo(i) for i in range(silos))
+    return TransformContext(
+        public=Public(layout, names, dict.fromkeys(names, 1), rounds, (names,) * rounds),
+        round=round,
+        global_adapter=adapter,
+        lr=2e-3,
+        steps=8,
+        reach=0.1,
+        secret=SecretStreams("silo-0", secret_seed),
+        state={} if state is None else state,
+    )
 
 
 def knowledge(trial: Trial, parties: Iterable[str], keys: bool = True) -> Knowledge:

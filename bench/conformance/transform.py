@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.conformance.checks import Check, expect
-from bench.conformance.fixtures import LAYOUT
+from bench.conformance.fixtures import LAYOUT, transform_context
 from bench.defense import Defense, State, Transform, TransformContext
-from bench.streams import SecretStreams
 from bench.update import Update
 
 ROUNDS = 4
@@ -36,6 +35,7 @@ def _rules(before: tuple[Transform, ...], transform: Transform) -> str:
         expect(np.array_equal(update.values, kept[0]), "it changes the update that it was given; make a new one.")
         expect(np.array_equal(adapter, kept[1]), "it changes the global adapter.")
         _check_update(transform, after, update)
+        _check_norm(transform, after, update)
         changed += after.values.shape != update.values.shape or not np.array_equal(after.values, update.values)
     return f"changes the update in {changed} of {ROUNDS} rounds and leaves a valid one"
 
@@ -75,7 +75,7 @@ def _given(before: tuple[Transform, ...], round: int, values: NDArray[np.float32
 
 
 def _context(round: int, adapter: NDArray[np.float32], state: State) -> TransformContext:
-    return TransformContext(round, ROUNDS, adapter, SecretStreams("silo-0", secret_seed=7), state)
+    return transform_context(adapter, round, ROUNDS, state=state)
 
 
 def _check_update(transform: Transform, after: Update, update: Update) -> None:
@@ -90,12 +90,18 @@ def _check_update(transform: Transform, after: Update, update: Update) -> None:
         inside = size == 0 or (after.support[0] >= 0 and after.support[-1] < LAYOUT.size)
         expect(ordered and inside, "its support is not a sorted list of distinct positions in the adapter.")
     if after.norm_bound is not None:
-        scale = 1.0 if after.grid is None else after.grid.clip / after.grid.levels
+        scale = 1.0 if after.grid is None else after.grid.step
         norm = float(np.linalg.norm(after.values.astype(np.float64) * scale))
         expect(
             norm <= after.norm_bound * (1 + 1e-6),
             f"its norm is {norm:.4g}, above the {after.norm_bound:.4g} it states.",
         )
+
+
+def _check_norm(transform: Transform, after: Update, update: Update) -> None:
+    """What is refused or let through for the noise that follows goes by what the transform says of norms."""
+    stated = transform.norm == "bounds" or (transform.norm == "keeps" and update.norm_bound is not None)
+    expect(not stated or after.norm_bound is not None, f"it says that it {transform.norm} a norm bound and gives none.")
 
 
 def _check_kind(transform: Transform, after: Update) -> None:

@@ -20,6 +20,7 @@ class Mean(Aggregator):
     def __init__(self, weighted: bool = True, of: Literal["delta", "weights"] = "delta") -> None:
         self.weighted = weighted
         self.of = of
+        self.sparse = of == "delta"
 
     def weight(self, nominal_size: int) -> int:
         return nominal_size if self.weighted else 1

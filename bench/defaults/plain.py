@@ -1,4 +1,4 @@
-"""The plain channel: updates travel as float32 in clear, the server sums in float64."""
+"""The plain channel: updates travel in clear, float32 or small integers; the server sums in float64 or int64."""
 
 from __future__ import annotations
 
@@ -9,45 +9,57 @@ from numpy.typing import NDArray
 
 from bench.channel import SumChannel
 from bench.errors import CannotOpen, SiloBenchError
-from bench.federation.adapters import decode_frame, encode_adapter
+from bench.federation.adapters import decode_frame, encode_adapter, encode_integers
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Update
 
 
 class PlainChannel(SumChannel):
     """No protection at all; the baseline of bytes and of what a server reads."""
 
+    accepts = frozenset({"real", "grid"})
+
     def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
-        return encode_adapter(update.values.astype(np.float32), "float32")
+        if update.grid is None:
+            return encode_adapter(update.values.astype(np.float32), "float32")
+        return encode_integers(update.values.astype(np.int64), update.grid.bits)
 
     def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
         values = decode_frame(frame)
+        wide = values.astype(np.int64 if values.dtype.kind == "i" else np.float64)
         if total is None:
-            return values.astype(np.float64)
-        if not isinstance(total, np.ndarray) or total.shape != values.shape:
-            raise SiloBenchError(f"a frame of {len(values)} values can't be added to a sum of another length")
-        total += values
+            return wide
+        if not isinstance(total, np.ndarray) or total.shape != wide.shape or total.dtype != wide.dtype:
+            raise SiloBenchError(f"a frame of {len(values)} values can't be added to a sum of other values")
+        total += wide
         return total
 
     def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
         if not isinstance(total, np.ndarray):
             raise SiloBenchError("there is nothing to finish: no frame was added")
-        return next(encode_adapter(total, "float64"))
+        return next(encode_integers(total, 64) if total.dtype.kind == "i" else encode_adapter(total, "float64"))
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
-        values = np.empty(layout.size, dtype=np.float64)
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        values = np.empty(form.count, dtype=np.float64 if form.grid is None else np.int64)
         filled = 0
         for frame in frames:
-            try:
-                part = decode_frame(frame)
-            except SiloBenchError as error:
-                raise CannotOpen(str(error)) from None
-            if filled + len(part) > layout.size:
-                raise CannotOpen(f"more than the {layout.size} values of the adapter")
+            part = self._part(frame, form, max(count, 1))
+            if filled + len(part) > form.count:
+                raise CannotOpen(f"more than the {form.count} values of the adapter")
             values[filled : filled + len(part)] = part
             filled += len(part)
-        if filled != layout.size:
-            raise CannotOpen(f"{filled} values instead of the adapter's {layout.size}")
-        return values
+        if filled != form.count:
+            raise CannotOpen(f"{filled} values instead of the {form.count} that were sent")
+        return form.spread(values)
+
+    def _part(self, frame: bytes, form: Form, count: int) -> NDArray[np.number]:
+        try:
+            part = decode_frame(frame)
+        except SiloBenchError as error:
+            raise CannotOpen(str(error)) from None
+        if (part.dtype.kind == "i") != (form.grid is not None):
+            raise CannotOpen("a frame does not hold the kind of values that the header names")
+        most = np.inf if form.grid is None else count * form.grid.levels
+        if part.max(initial=0) > most or part.min(initial=0) < -most:
+            raise CannotOpen(f"a frame holds integers beyond {most}, which {count} silos can't reach on the grid")
+        return part

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -41,17 +41,28 @@ class GradientTrainer(Trainer):
     """Steps over the silo's records in epochs; the loss of a step is the mean over its records of each record's mean
     negative log-likelihood, so that no record's length changes another's weight."""
 
+    def steps(self, job: TrainJob) -> Iterator[tuple[int, ...]]:
+        """The records of every step. The next is asked for when a step is done, so that this may look at the model,
+        end the round, or put the adapter back at its end."""
+        return batches(len(job.tokens), job.local, job.order)
+
+    def penalty(self, parameters: list[torch.nn.Parameter]) -> Callable[[], torch.Tensor] | None:
+        """A term that every step's objective gets beside the loss; asked for once, before the first step."""
+        return None
+
     def train(self, job: TrainJob) -> Training:
-        parameters = job.model.parameters()
+        """Trains the adapter's parameters that require a gradient."""
+        parameters = [p for p in job.model.parameters() if p.requires_grad]
+        penalty = self.penalty(parameters)
         optimizer = make_optimizer(parameters, job.local, job.lr)
         losses: list[torch.Tensor] = []
         used: list[tuple[int, ...]] = []
         tokens = 0
-        for rows in batches(len(job.tokens), job.local, job.order):
+        for rows in self.steps(job):
             batch = job.tokens.take(rows)
             optimizer.zero_grad(set_to_none=True)
             loss = job.model.losses(batch).mean()
-            torch.autograd.backward(loss)
+            torch.autograd.backward(loss if penalty is None else loss + penalty())
             if job.local.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(parameters, job.local.max_grad_norm)
             optimizer.step()

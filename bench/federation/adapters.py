@@ -1,7 +1,8 @@
 """Flat arrays as frames: the codec of broadcasts, releases and the plain channel.
 
 A frame is 16 bytes of header (magic ``SBV1``, a precision code, three zero bytes, the number of values as uint64,
-little-endian) and the values, little-endian. Frames hold at most ``CHUNK`` values; each decodes on its own.
+little-endian) and the values, little-endian: floats, or signed integers of 8 to 64 bits. Frames hold at most ``CHUNK``
+values; each decodes on its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ CHUNK = 2**22
 _MAGIC = b"SBV1"
 _HEADER = struct.Struct("<4sB3xQ")
 _CODES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
-_TYPES: dict[int, np.dtype[Any]] = {0: np.dtype("<f8"), 1: np.dtype("<f4"), 2: np.dtype("<f2"), 3: np.dtype("<u2")}
+_INTEGERS: dict[int, np.dtype[Any]] = {4: np.dtype("i1"), 5: np.dtype("<i2"), 6: np.dtype("<i4"), 7: np.dtype("<i8")}
+_TYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("<f8"),
+    1: np.dtype("<f4"),
+    2: np.dtype("<f2"),
+    3: np.dtype("<u2"),
+    **_INTEGERS,
+}
 
 
 def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -39,7 +47,15 @@ def encode_adapter(values: NDArray[np.floating], precision: str = "float32") -> 
         yield _HEADER.pack(_MAGIC, code, len(part)) + raw.tobytes()
 
 
-def decode_frame(frame: bytes) -> NDArray[np.floating]:
+def encode_integers(values: NDArray[np.integer], bits: int) -> Iterator[bytes]:
+    """Frames of a flat array of signed integers that fit in ``bits``, in the smallest type that holds as many."""
+    code = next(code for code, dtype in _INTEGERS.items() if dtype.itemsize * 8 >= bits)
+    for start in range(0, len(values), CHUNK):
+        part = values[start : start + CHUNK]
+        yield _HEADER.pack(_MAGIC, code, len(part)) + part.astype(_TYPES[code]).tobytes()
+
+
+def decode_frame(frame: bytes) -> NDArray[Any]:
     """The values of one frame, in their own precision (bfloat16 as float32). Raises SiloBenchError on bad bytes."""
     if len(frame) < _HEADER.size:
         raise SiloBenchError(f"a frame of {len(frame)} bytes is shorter than its {_HEADER.size}-byte header")

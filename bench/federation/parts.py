@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial, reduce
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.channel import Channel
-from bench.defense import Aggregator, Defense, Promise, RecordsPart, Trainer, Transform, Values
+from bench.defense import Aggregator, Defense, Promise, RecordsPart, RoundContext, Trainer, Transform, Values
 from bench.errors import UsageError
+from bench.update import Layout
 
 
 @dataclass(frozen=True)
@@ -19,23 +24,85 @@ class Parts:
     transforms: tuple[Transform, ...]
     channel: Channel
     aggregator: Aggregator
+    #: transforms of the summand: from the first on that gives integers
+    encoders: tuple[Transform, ...] = ()
     #: parts that only simulate what they stand for, by name; said in every result
     simulated: tuple[str, ...] = ()
 
     @property
     def promises(self) -> tuple[Promise, ...]:
-        """What the trainer and the transforms claim."""
-        made = [self.trainer.promise, *(t.promise for t in self.transforms)]
-        return tuple(promise for promise in made if promise is not None)
+        """What the trainer, the transforms and the aggregator claim."""
+        made = [self.trainer.promise, *(t.promise for t in (*self.transforms, *self.encoders)), self.aggregator.promise]
+        alone = all(part.per_record for part in self.records)
+        return tuple(p if alone or p.unit == "silo" else _void(p) for p in made if p is not None)
+
+    def shared(self, layout: Layout) -> NDArray[np.int64] | None:
+        """The coordinates that are not every silo's own; None: all."""
+        personal = self.aggregator.personal(layout)
+        return None if personal is None else np.setdiff1d(np.arange(layout.size), personal, assume_unique=True)
+
+    def support(self, context: RoundContext) -> NDArray[np.int64] | None:
+        """The coordinates that a silo sends in a round, which everybody can derive; None: all."""
+        named = [s for t in (*self.transforms, *self.encoders) if (s := t.support(context)) is not None]
+        shared = self.shared(context.public.layout)
+        named += [] if shared is None else [shared]
+        return reduce(partial(np.intersect1d, assume_unique=True), named) if named else None
 
 
-def _check_values(transforms: Sequence[Transform], channel: Channel) -> None:
-    """Follow real or grid values from the trainer to the channel. Raises UsageError where a part can't take them."""
+def _void(promise: Promise) -> Promise:
+    note = "records are chosen by comparing them, so that one record's removal may bring others back"
+    return replace(promise, against=lambda coalition, victim: False, note=note)
+
+
+def _encoders(transforms: Sequence[Transform], channel: Channel) -> int:
+    """Follow real or grid values from the trainer to the channel: the position of the first transform that gives a
+    grid. Raises UsageError where a part can't take what it is handed."""
     kind: Values = "real"
-    for transform in transforms:
+    first = len(transforms)
+    for position, transform in enumerate(transforms):
         _check_one(transform, transform.accepts, kind)
         kind = transform.gives
+        if kind == "grid":
+            first = min(first, position)
+        elif first < position:
+            raise UsageError(
+                f"{type(transform).__name__} gives real values after integers were made: put it before them."
+            )
     _check_one(channel, channel.accepts, kind)
+    return first
+
+
+def _check_norms(transforms: Sequence[Transform], aggregator: Aggregator, opener: str) -> None:
+    """Noise is measured in norm bounds: one must hold where noise is added, and hold still where sums are opened.
+
+    An aggregator's effect on the bound is in what ``summand`` states, which silos and the accountant go by. Raises
+    UsageError.
+    """
+    raised: object | None = None
+    bounded = False
+    for position, transform in enumerate(transforms):
+        if transform.needs_norm and not bounded:
+            raise UsageError(_unbounded(transform, raised))
+        if transform.norm != "keeps":
+            raised = None if transform.norm == "bounds" else transform
+            bounded = transform.norm == "bounds"
+        if transform.only_in_sums and position + 1 < len(transforms):
+            raise UsageError(
+                f"{type(transform).__name__} adds a share of noise that protects in the sum only: "
+                f"{type(transforms[position + 1]).__name__} can't come after it."
+            )
+    if aggregator.needs_norm and not bounded:
+        raise UsageError(_unbounded(aggregator, raised))
+    if opener not in aggregator.openers:
+        raise UsageError(
+            f"{type(aggregator).__name__} must be run by the {' or '.join(sorted(aggregator.openers))}, and with this "
+            f"channel the {opener} open{'s' if opener == 'server' else ''} the sums."
+        )
+
+
+def _unbounded(part: object, raised: object | None) -> str:
+    why = f"{type(raised).__name__}, which comes between, may raise the norm" if raised else "nothing before it clips"
+    return f"{type(part).__name__} adds noise for updates of a bounded norm, and {why}."
 
 
 def _check_one(part: object, accepts: frozenset[Values], kind: Values) -> None:
@@ -46,6 +113,28 @@ def _check_one(part: object, accepts: frozenset[Values], kind: Values) -> None:
         )
 
 
+def _quantised(transforms: tuple[Transform, ...], channel: Channel) -> tuple[Transform, ...]:
+    """The transforms, and the channel's own quantiser where it takes integers only and would be handed real values."""
+    kind = transforms[-1].gives if transforms else "real"
+    if kind in channel.accepts or channel.quantiser is None:
+        return transforms
+    return (*transforms, channel.quantiser)
+
+
+def _check_handed(defense: Defense) -> None:
+    """Where the server trains there is no update, and nothing that a silo's trainer could promise towards it."""
+    idle = [*defense.transforms, *([] if defense.aggregator is None else [defense.aggregator])]
+    if idle:
+        raise UsageError(
+            f"{type(idle[0]).__name__} works on updates, and where the server trains on all records there are none."
+        )
+    if defense.trainer is not None and defense.trainer.promise is not None:
+        raise UsageError(
+            f"{type(defense.trainer).__name__} promises something towards the server, which is handed the records "
+            "themselves here: they can't be combined."
+        )
+
+
 def fill(defense: Defense) -> Parts:
     """Defaults for what the defense leaves open. Raises UsageError on a combination that can't work."""
     from bench.defaults.mean import Mean
@@ -53,12 +142,24 @@ def fill(defense: Defense) -> Parts:
     from bench.defaults.trainer import GradientTrainer
 
     channel = defense.channel or PlainChannel()
-    _check_values(defense.transforms, channel)
+    if channel.trains == "server":
+        _check_handed(defense)
+    aggregator = defense.aggregator or Mean()
+    transforms = _quantised(defense.transforms, channel)
+    first = _encoders(transforms, channel)
+    _check_norms(transforms, aggregator, channel.opener)
+    sparse = next((t for t in transforms if t.sparse), None)
+    if sparse is not None and not aggregator.sparse:
+        raise UsageError(
+            f"{type(sparse).__name__} leaves coordinates unsent, meaning unchanged, and the aggregator "
+            f"{type(aggregator).__name__} sums whole weights, where unsent would mean 0: they can't be combined."
+        )
     return Parts(
         records=defense.records,
         trainer=defense.trainer or GradientTrainer(),
-        transforms=defense.transforms,
+        transforms=transforms[:first],
         channel=channel,
-        aggregator=defense.aggregator or Mean(),
+        aggregator=aggregator,
+        encoders=transforms[first:],
         simulated=defense.simulated,
     )

@@ -118,6 +118,8 @@ class Federation:
         if stage.actors != "silos":
             return [SERVER if stage.actors == "server" else DEALER]
         chosen = self.setup.public.participants[round] if round >= 0 else self.setup.public.silos
+        if stage.name == TRAIN.name and self.setup.parts.channel.trains == "server":
+            return [SERVER]
         if stage.name == TRAIN.name:
             acting = list(chosen)
         else:
@@ -135,12 +137,16 @@ class Federation:
         )
 
     def _releaser(self, round: int) -> list[str]:
-        """Whoever opened the sum publishes it: the server, or the first silo that holds the newest adapter."""
+        """Whoever opened the sum publishes it: the server, or the first silo that holds the newest adapter. Without a
+        channel's stage there is no sum, and nothing to publish."""
         release = self.setup.federation.release
         last = round == self.setup.public.rounds - 1
-        if release == "none" or (release == "final" and not last):
+        if release == "none" or (release == "final" and not last) or not self._has_common_model():
             return []
         return [self._holder()]
+
+    def _has_common_model(self) -> bool:
+        return self.setup.parts.channel.trains == "server" or len(self.stages) > len(protocol(()))
 
     def _holder(self) -> str:
         """The party with the newest global adapter."""
@@ -170,9 +176,22 @@ class Federation:
         recorder = self.setup.recorder
         for name, summand in recorder.summands.items():
             writer.save_truth(name, summand)
+        for name, own in recorder.own.items():
+            writer.save_truth(f"own-{name}", own)
         writer.save_truth("adapter", self.global_adapter())
-        notes: dict[str, Any] = {name: asdict(training) for name, training in recorder.training.items()}
+        if recorder.support is not None:
+            writer.save_support(recorder.support)
+        notes: dict[str, Any] = {
+            name: asdict(training) | {"bound": recorder.bounds.get(name)}
+            for name, training in recorder.training.items()
+        }
         writer.save_training(notes)
+        writer.save_sums(
+            [
+                {"round": r, "silos": silos, "noise": None if noise is None else asdict(noise)}
+                for (r, silos), noise in recorder.sums.items()
+            ]
+        )
         pending = {"pending": self.mail.to_json(), "phases": self.setup.meter.to_json()}
         (writer.parts["truth"] / "harness.json").write_text(json.dumps(pending))
 

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.channel import Message, Outgoing
-from bench.defense import State
+from bench.defense import State, TrainJob
+from bench.errors import SiloBenchError
 from bench.federation.adapters import encode_adapter
-from bench.federation.setup import Setup
+from bench.federation.handed import decode_records, joined
+from bench.federation.setup import Prefixed, Setup, learning_rate
 from bench.federation.silo import metered
 from bench.parties import PUBLIC
 
@@ -22,24 +24,49 @@ class Server:
         self.me, self.setup, self.state = me, setup, state
 
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
-        own = stage in ("broadcast", "release")
+        own = stage in ("broadcast", "train", "release")
         if inbox or not own:  # what waits for the server, a dealer's keys say, belongs to the channel in any stage
             yield from self._channel("catch-up" if own else stage, round, inbox)
         if stage == "broadcast":
             yield from self._broadcast(round)
+        elif stage == "train":
+            self._train(round)
         elif stage == "release":
             yield Outgoing((PUBLIC,), encode_adapter(self._global(), self.setup.federation.release_precision))
 
     def _channel(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
         setup = self.setup
-        endpoint = setup.parts.channel.endpoint(self.me, setup.public, self.state, setup.secret(self.me))
+        endpoint = setup.open_endpoint(self.me, self.state, self._global)
         yield from metered(setup, f"channel:{stage}", endpoint.step(stage, round, inbox))
-        for _, opened in endpoint.opened():
-            weights = [setup.public.weights[s] for s in opened.silos]
+        for opened_round, opened in setup.meter.stream(f"channel:{stage}", endpoint.opened()):
             with setup.meter.measure("aggregate"):
-                after = setup.parts.aggregator.apply(opened.values, weights, self._global())
+                after = setup.applied(self.me, opened_round, opened, self._global(), self.state)
             self.state["global/values"] = after
             self.state["global/round"] = np.array(round + 1)
+
+    def _train(self, round: int) -> None:
+        """One round of training on the records that silos handed over, all together."""
+        setup, vocabulary = self.setup, self.setup.model.vocab_size
+        handed = setup.open_endpoint(self.me, self.state, self._global).handed()
+        if not handed:
+            raise SiloBenchError("no silo has handed over its records, and there is nothing to train on")
+        job = TrainJob(
+            model=setup.model,
+            tokens=joined([decode_records(frames, vocabulary) for _, frames in sorted(handed.items())]),
+            local=setup.federation.local,
+            lr=learning_rate(setup.federation.local, round, setup.public.rounds),
+            round=round,
+            rounds=setup.public.rounds,
+            nominal_size=sum(setup.nominal_sizes[name] for name in handed),
+            order=setup.streams.generator("server", round),
+            secret=setup.secret(self.me),
+            state=Prefixed(self.state, "trainer/"),
+        )
+        setup.model.set_adapter(self._global())
+        with setup.meter.measure("train"):
+            setup.recorder.training[self.me] = setup.parts.trainer.train(job)
+        self.state["global/values"] = setup.model.get_adapter()
+        self.state["global/round"] = np.array(round + 1)
 
     def _broadcast(self, round: int) -> Iterator[Outgoing]:
         """Every round to its participants where the server opens sums; else only the start, to all silos."""

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Public
+from bench.channel import Endpoint, Opened, Public
 from bench.cost import Meter
-from bench.defense import State, Training
+from bench.defense import Aggregator, Mechanism, OpenContext, RoundContext, State, Training
+from bench.federation.handed import encode_records
 from bench.federation.parts import Parts
-from bench.parties import silo
+from bench.parties import SERVER, is_silo, silo
 from bench.spec import FederationSpec, LocalSpec
 from bench.streams import SecretStreams, Streams
 from bench.tokens import Tokens
-from bench.update import Grid, Layout, Update
+from bench.update import Array, Grid, Layout, Update
 
 if TYPE_CHECKING:
     from bench.model import LoraModel
@@ -31,6 +33,13 @@ class Recorder:
 
     training: dict[str, Training] = field(default_factory=dict)
     summands: dict[str, NDArray[np.floating]] = field(default_factory=dict)
+    support: NDArray[np.int64] | None = None
+    #: the adapter that a silo trained, where some of its values are its own
+    own: dict[str, Array] = field(default_factory=dict)
+    #: the norm bound that each silo's summand stated, or None
+    bounds: dict[str, float | None] = field(default_factory=dict)
+    #: (round, silos) of every sum that was opened, with the opener's own noise
+    sums: dict[tuple[int, tuple[str, ...]], Mechanism | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,6 +62,48 @@ class Setup:
         """The party's own secret randomness."""
         return SecretStreams(f"{party}/{self.streams.seed}", self.secret_seed)
 
+    def context(self, round: int, start: Array) -> RoundContext:
+        """What everybody knows of a round that starts from the global adapter ``start``."""
+        local, rounds = self.federation.local, self.public.rounds
+        size = max(self.nominal_sizes.values())
+        steps = local.steps or local.epochs * math.ceil(size / local.batch)
+        lr = learning_rate(local, round, rounds)
+        # Adam moves a value by about lr a step (Kingma and Ba 2015, section 2.1), SGD by lr times its gradient
+        most = 1.0 if local.optimizer == "adamw" else local.max_grad_norm
+        idle = self.parts.aggregator.summand(Update(np.zeros_like(start), self.public.layout), start)
+        reach = None if most is None else lr * steps * most + float(np.abs(idle.values).max())
+        return RoundContext(public=self.public, round=round, global_adapter=start, lr=lr, steps=steps, reach=reach)
+
+    def open_endpoint(self, me: str, state: State, start: Callable[[], Array]) -> Endpoint:
+        """The channel's endpoint of a party whose newest global adapter ``start`` gives."""
+        endpoint = self.parts.channel.endpoint(me, self.public, state, self.secret(me))
+        endpoint.supports = lambda round: self.parts.support(self.context(round, start()))
+        if is_silo(me):
+            endpoint.records = lambda: encode_records(self.tokens(me), self.model.vocab_size)
+        return endpoint
+
+    def applied(self, me: str, round: int, opened: Opened, start: Array, state: State) -> Array:
+        """The global adapter after a sum that ``me`` opened, from the one before; the sum is noted. ``state``: the
+        party's."""
+        parts, known = self.parts, self.context(round, start)
+        public = {f.name: getattr(known, f.name) for f in fields(known)}
+        context = OpenContext(**public, secret=self.secret(me), support=lambda: parts.support(known))
+        total, noise = parts.aggregator.randomise(opened.values, context)
+        # noise of a silo that opens is known to it, and every silo's is another
+        self.recorder.sums[round, tuple(sorted(opened.silos))] = noise if me == SERVER else None
+        weights = parts.aggregator.weights(self.public, round, opened.silos)
+        return moved(parts.aggregator, total, weights, start, Prefixed(state, "aggregator/"))
+
+
+def moved(
+    aggregator: Aggregator, total: NDArray[np.floating], weights: Sequence[int], start: Array, memory: State
+) -> Array:
+    """The next global adapter: the aggregator's own, moved on by its optimiser's step."""
+    after = aggregator.apply(total, weights, start)
+    change = after.astype(np.float64) - start
+    step = aggregator.step(change, memory)
+    return after if step is change else (start + step).astype(np.float32)
+
 
 def participants(federation: FederationSpec, streams: Streams) -> tuple[tuple[str, ...], ...]:
     """The public schedule: in every round ``ceil(client_fraction x silos)`` silos without replacement."""
@@ -62,6 +113,11 @@ def participants(federation: FederationSpec, streams: Streams) -> tuple[tuple[st
         chosen = streams.generator("participants", round).choice(federation.silos, size=count, replace=False)
         schedule.append(tuple(silo(int(i)) for i in sorted(chosen)))
     return tuple(schedule)
+
+
+def public_nonce(seed: int) -> int:
+    """The seed of public choices, apart from every stream of the run's own seed. Nothing secret depends on either."""
+    return int.from_bytes(hashlib.sha256(f"silobench public {seed}".encode()).digest()[:8], "little")
 
 
 def learning_rate(local: LocalSpec, round: int, rounds: int) -> float:

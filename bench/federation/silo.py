@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.channel import Endpoint, Message, Outgoing
-from bench.defense import State, TrainJob, TransformContext
+from bench.defense import Mechanism, State, TrainJob, Transform, TransformContext
 from bench.errors import SiloBenchError
 from bench.federation.adapters import decode_adapter, encode_adapter
 from bench.federation.setup import Prefixed, Setup, drop_update, learning_rate, load_update, save_update
@@ -54,23 +55,23 @@ class Silo:
 
     def _channel(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
         setup = self.setup
-        endpoint = setup.parts.channel.endpoint(self.me, setup.public, self.state, self.secret)
+        endpoint = setup.open_endpoint(self.me, self.state, self._global)
         update = load_update(self.state, setup.public.layout, round)
         if update is not None:
             endpoint.contribute(round, update)
         yield from metered(setup, f"channel:{stage}", endpoint.step(stage, round, inbox))
-        self._apply(endpoint)
+        self._apply(endpoint, stage)
 
-    def _apply(self, endpoint: Endpoint) -> None:
-        for opened_round, opened in endpoint.opened():
-            weights = [self.setup.public.weights[s] for s in opened.silos]
-            after = self.setup.parts.aggregator.apply(opened.values, weights, self._global())
-            self._set_global(after, opened_round + 1)
+    def _apply(self, endpoint: Endpoint, stage: str) -> None:
+        for opened_round, opened in self.setup.meter.stream(f"channel:{stage}", endpoint.opened()):
+            self._set_global(
+                self.setup.applied(self.me, opened_round, opened, self._global(), self.state), opened_round + 1
+            )
 
     def _train(self, round: int) -> None:
         setup = self.setup
         drop_update(self.state)
-        start = self._global()
+        start = self._start()
         index = silo_index(self.me)
         job = TrainJob(
             model=setup.model,
@@ -87,33 +88,71 @@ class Silo:
         setup.model.set_adapter(start)
         with setup.meter.measure("train"):
             training = setup.parts.trainer.train(job)
-        delta = setup.model.get_adapter() - start
+        after = setup.model.get_adapter()
+        delta = after - start
         if not np.isfinite(delta).all():
             raise SiloBenchError(f"{self.me} diverged in round {round}: its update is not finite")
         with setup.meter.measure("transform"):
-            summand = self._protect(Update(delta, setup.public.layout, setup.public.weights[self.me]), start, round)
+            update = Update(delta, setup.public.layout, setup.public.weights[self.me])
+            summand, logged = self._protect(update, start, round)
         save_update(self.state, summand, round)
-        setup.recorder.training[self.me] = training
-        setup.recorder.summands[self.me] = dense(summand)
+        setup.recorder.training[self.me] = replace(training, mechanisms=(*training.mechanisms, *logged))
+        setup.recorder.bounds[self.me] = summand.norm_bound
+        setup.recorder.summands[self.me] = summand.dense()
+        setup.recorder.support = summand.support
+        self._keep_personal(after)
 
-    def _protect(self, update: Update, start: NDArray[np.float32], round: int) -> Update:
-        for position, transform in enumerate(self.setup.parts.transforms):
-            state = Prefixed(self.state, f"transform-{position}/")
-            context = TransformContext(round, self.setup.public.rounds, start, self.secret, state)
-            update = transform.apply(update, context)
-        return self.setup.parts.aggregator.summand(update, start)
+    def _start(self) -> NDArray[np.float32]:
+        """What this silo trains from: the global adapter, with its own values where they are personal."""
+        start = self._global()
+        personal = self.setup.parts.aggregator.personal(self.setup.public.layout)
+        if personal is not None and "personal/values" in self.state:
+            start = start.copy()
+            start[personal] = self.state["personal/values"]
+        return start
 
+    def _keep_personal(self, after: NDArray[np.float32]) -> None:
+        personal = self.setup.parts.aggregator.personal(self.setup.public.layout)
+        if personal is not None:
+            self.state["personal/values"] = after[personal]
+            self.setup.recorder.own[self.me] = after
 
-def dense(update: Update) -> NDArray[np.floating]:
-    """The summand over the whole layout in real values (0 where unsent)."""
-    values = update.values
-    if update.grid is not None:
-        values = (values * (update.grid.clip / update.grid.levels)).astype(np.float32)
-    if update.support is None:
-        return np.asarray(values, dtype=np.float32)
-    full = np.zeros(update.layout.size, dtype=np.float32)
-    full[update.support] = values
-    return full
+    def _protect(self, update: Update, start: NDArray[np.float32], round: int) -> tuple[Update, tuple[Mechanism, ...]]:
+        """What the channel is handed, and what the transforms did for the silo's privacy."""
+        logged: list[Mechanism | None] = []
+        parts, known = self.setup.parts, self.setup.context(round, start)
+        public = {f.name: getattr(known, f.name) for f in fields(known)}
+        shared = parts.shared(update.layout)
+
+        def apply(transforms: Sequence[Transform], first: int, update: Update) -> Update:
+            for position, transform in enumerate(transforms, first):
+                state = Prefixed(self.state, f"transform-{position}/")
+                logged.append(transform.mechanism(update, known))
+                update = transform.apply(update, TransformContext(**public, secret=self.secret, state=state))
+            return update
+
+        update = apply(parts.transforms, 0, update)
+        if shared is not None:
+            update = update.restricted(shared)
+        update = parts.aggregator.summand(update, start)
+        update = apply(parts.encoders, len(parts.transforms), update)
+        self._check_support(update, parts.support(known))
+        self._check_bound(update)
+        return update, tuple(mechanism for mechanism in logged if mechanism is not None)
+
+    def _check_bound(self, update: Update) -> None:
+        """A stated norm bound is what epsilon is computed from."""
+        bound, norm = update.norm_bound, update.norm
+        if bound is not None and norm > bound * (1 + 1e-6):
+            raise SiloBenchError(f"{self.me} would send an update of norm {norm:g}, above the {bound:g} that it states")
+
+    def _check_support(self, update: Update, named: NDArray[np.int64] | None) -> None:
+        """What travels must be what everybody can derive: a support that is not would open as something else."""
+        same = update.support is named or (
+            update.support is not None and named is not None and np.array_equal(update.support, named)
+        )
+        if not same:
+            raise SiloBenchError(f"{self.me} would send other coordinates than the transforms' public support names")
 
 
 def metered(setup: Setup, phase: str, outgoing: Iterable[Outgoing]) -> Iterator[Outgoing]:

@@ -24,7 +24,7 @@ class StateStore:
 
     def __init__(self, secrets: Path) -> None:
         self._index: dict[str, dict[str, Path]] = {}
-        for directory in sorted(secrets.glob("[0-9][0-9][0-9][0-9]")):
+        for directory in sorted((d for d in secrets.glob("[0-9]*") if d.name.isdigit()), key=lambda d: int(d.name)):
             self._scan(directory)
         self._writing: Path | None = None
         self._stale: list[Path] = []

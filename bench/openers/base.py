@@ -52,7 +52,7 @@ class Traits:
     """What two chosen updates showed about a channel's sealing (``bench.openers.distinguish``), per stage.
 
     ``deterministic``: equal updates give equal bytes. ``lengths``: the lengths depend on the update. ``headers``: these
-    of the message's first bytes depend on the update.
+    positions in ``bench.openers.source.heads`` depend on the update.
     """
 
     deterministic: frozenset[str] = frozenset()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.channel import Candidate, Knowledge, Message
 from bench.openers.base import ADAPTER_STAGES, Guess, Hints, sealed
-from bench.openers.source import bodies
+from bench.openers.source import Source, bodies
 
 #: A context is a protobuf whose first field (this tag, a length of 1 to 4 bytes) holds SEAL parameters.
 _FIRST_TAG = 0x0A
@@ -115,11 +115,12 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 def _decrypt(context: Any, message: Message, size: int) -> NDArray[np.float64] | None:
     """``size`` values from all frames, or all but a header or trailing frame; None where that is no decryption."""
-    for body in bodies(len(message.lengths)):
+    source = Source.of(message)
+    for body in bodies(len(source.lengths)):
         values = np.empty(size)
         filled = 0
         for index in body:
-            part = _vector(context, message.frame(index))
+            part = _vector(context, source.frame(index))
             if part is None or filled + len(part) > size:
                 break
             values[filled : filled + len(part)] = part

@@ -1,13 +1,14 @@
 """Telling two chosen updates apart: the channel's own endpoints seal zeros and dense random values, several times.
 
-A small federation of up to three silos with fresh keys runs the channel alone (no training). Silos and rounds alternate
-between the two updates in such a way that every silo and every round has both, so that nothing that depends on the silo
-or the round alone is mistaken for a dependence on the update.
+A small federation of up to three silos (or the fewest that the channel works with) with fresh keys runs the channel
+alone (no training). Silos and rounds alternate between the two updates in such a way that every silo and every round
+has both, so that nothing that depends on the silo or the round alone is mistaken for a dependence on the update.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from bench.channel import Candidate, Channel, Knowledge, Message, Public, Stage
 from bench.errors import SiloBenchError
 from bench.openers.base import Guess, Hints, Traits, sealed_by_silos
+from bench.openers.source import heads
 from bench.parties import DEALER, PUBLIC, SERVER, is_silo
 from bench.streams import SecretStreams
 from bench.update import Grid, Layout, Update
@@ -28,7 +30,6 @@ from bench.update import Grid, Layout, Update
 MESSAGES = 24
 _SILOS = 3
 _VALUES = 4096
-_HEADER = 64
 _SEED = 20
 
 
@@ -71,7 +72,9 @@ def traits(channel: Channel, public: Public) -> Traits:
     Takes seconds for homomorphic encryption; one answer serves every view of a run. Raises SiloBenchError where the
     channel can't carry out its own protocol.
     """
-    small, chosen = _setting(public)
+    if channel.trains == "server":
+        return Traits()  # no update travels
+    small, chosen = _setting(public, max(_SILOS, channel.fewest))
     try:
         messages = list(_play(channel, small, chosen))
     except Exception as error:
@@ -97,10 +100,10 @@ def _traits(by_stage: Mapping[str, Mapping[bool, Sequence[_Sent]]]) -> Traits:
     )
 
 
-def _setting(public: Public) -> tuple[Public, dict[tuple[int, str], bool]]:
+def _setting(public: Public, most: int = _SILOS) -> tuple[Public, dict[tuple[int, str], bool]]:
     """The small federation, and which (round, silo) contributes the dense update."""
-    silos = public.silos[:_SILOS]
-    rounds = MESSAGES // len(silos)
+    silos = public.silos[:most]
+    rounds = 2 * math.ceil(MESSAGES / 2 / len(silos))  # even, so that both updates are sent equally often
     shape = public.layout.shapes[0]
     size = min(int(np.prod(shape)), _VALUES)
     layout = Layout(public.layout.names[:1], (shape if size == int(np.prod(shape)) else (size,),))
@@ -163,7 +166,7 @@ def _apart(sides: Mapping[bool, Sequence[_Sent]]) -> bool:
 
 
 def _telling_bytes(sides: Mapping[bool, Sequence[_Sent]]) -> tuple[int, ...]:
-    """Positions among the first bytes with one value for all messages of each update, and another for the other."""
-    heads = [np.array([list(m.content[0][:_HEADER].ljust(_HEADER, b"\0")) for m in sides[k]]) for k in (False, True)]
-    constant = [(head == head[0]).all(0) for head in heads]
-    return tuple(int(p) for p in np.flatnonzero(constant[0] & constant[1] & (heads[0][0] != heads[1][0])))
+    """Positions in ``heads`` with one value for all messages of each update, and another for the other."""
+    zeros, dense = (np.array([list(heads(m)) for m in sides[kind]]) for kind in (False, True))
+    constant = (zeros == zeros[0]).all(0) & (dense == dense[0]).all(0)
+    return tuple(int(p) for p in np.flatnonzero(constant & (zeros[0] != dense[0])))

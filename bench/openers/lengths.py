@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.channel import Candidate, Knowledge
 from bench.openers.base import Guess, Hints, sealed_by_silos
+from bench.openers.source import heads
 
 
 def lengths_and_headers(knowledge: Knowledge, hints: Hints) -> Iterable[Candidate]:
@@ -26,7 +27,7 @@ def lengths_and_headers(knowledge: Knowledge, hints: Hints) -> Iterable[Candidat
             yield Guess(message.round, silos, lengths, how, form="metadata")
         positions = headers.get(message.stage, ())
         if positions and message.lengths:
-            frame = message.frame(0)
-            seen = np.array([frame[p] for p in positions if p < len(frame)], dtype=np.float64)
+            shown = heads(message)
+            seen = np.array([shown[p] for p in positions], dtype=np.float64)
             how = f"{len(positions)} header bytes from byte {positions[0]} of '{message.stage}' depend on the update"
             yield Guess(message.round, silos, seen, how, form="metadata")

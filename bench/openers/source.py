@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
@@ -13,6 +14,9 @@ Piece = tuple[int, int, int]
 #: lengths of headers, nonces and tags that values may lie behind
 HEADERS = (0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 44, 48, 64, 96, 128, 256)
 MAX_HEADER = 4096
+#: bytes of a frame, and frames of a message, whose values may give something away
+HEAD = 64
+_MAX_HEADS = 3
 _KEEP = 16 * 2**20  # bytes of recently read frames
 
 
@@ -26,7 +30,11 @@ class Source:
 
     @classmethod
     def of(cls, message: Message) -> Source:
-        return cls(message.lengths, message.frame)
+        """The frames of ``message`` after those that are JSON: headers in clear, which hold no values."""
+        skip = 0
+        while skip < min(_MAX_HEADS, len(message.lengths) - 1) and _is_json(message, skip):
+            skip += 1
+        return cls(message.lengths[skip:], lambda index: message.frame(index + skip))
 
     @classmethod
     def of_frames(cls, frames: Sequence[bytes]) -> Source:
@@ -47,6 +55,21 @@ class Source:
 
     def whole(self) -> Stream:
         return Stream(self, [(i, 0, n) for i, n in enumerate(self.lengths)])
+
+
+def heads(message: Message) -> bytes:
+    """The first ``HEAD`` bytes of each of the first frames, zero-padded: where headers are looked for."""
+    count = min(_MAX_HEADS, len(message.lengths))
+    return b"".join(message.frame(i)[:HEAD].ljust(HEAD, b"\0") for i in range(count)).ljust(_MAX_HEADS * HEAD, b"\0")
+
+
+def _is_json(message: Message, index: int) -> bool:
+    if not 2 <= message.lengths[index] <= MAX_HEADER:
+        return False
+    try:
+        return isinstance(json.loads(message.frame(index)), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 class Stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,20 +12,23 @@ from numpy.typing import NDArray
 
 from bench.adversaries import Assignment
 from bench.channel import Candidate, Channel
-from bench.defense import Aggregator
+from bench.defense import Aggregator, State
 from bench.errors import CannotOpen, SiloBenchError
 from bench.federation.adapters import decode_adapter
+from bench.federation.setup import moved
 from bench.openers import OPENERS
 from bench.openers.base import MIN_VALUES, Guess, Opener, Traits, terms_of
 from bench.openers.distinguish import traits as find_traits
 from bench.transcript import Transcript
 from bench.update import Array
 from bench.view import Kind, View, adapter_handle
+from bench.views.compact import worlds
+from bench.views.handed import records_in_clear
 from bench.views.hints import LiveHints
 from bench.views.knowledge import Seen
 from bench.views.ledger import Ledger, Row
 from bench.views.truth import Truth
-from bench.views.writer import ViewWriter
+from bench.views.writer import ViewWriter, add_partial
 
 #: Largest relative rounding error of one value: half a unit in the last place of a normal number.
 ROUNDING = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
@@ -61,6 +64,7 @@ class _Builder:
         self.metadata: list[Guess] = []
         self._work = work
         self._implied: set[int] = set()
+        self._memories: dict[int, State] = {}
 
     def _own(self, round: int, silo: str) -> NDArray[np.floating] | None:
         return self.seen.knowledge.contributions.get((round, silo))
@@ -70,10 +74,11 @@ class _Builder:
         self._try_channel()
         self._follow()
         hints = LiveHints(self.seen, self.ledger, self.truth, lambda: traits or find_traits(self.channel, self.public))
-        own = OPENERS if self.public.layout.size >= MIN_VALUES else ()
-        for opener in (*own, *openers):
-            for candidate in opener(self.seen.knowledge, hints):
-                self._add(candidate)
+        for world in worlds(self.seen.knowledge, hints):
+            own = OPENERS if world.size >= MIN_VALUES else ()
+            for opener in (*own, *openers):
+                for candidate in opener(world.knowledge, world.hints):
+                    self._add(world.whole(candidate))
         self._follow()
         self._decode("release", ROUNDING[precision])
         self._follow()
@@ -84,8 +89,6 @@ class _Builder:
             if message.stage != stage:
                 continue
             after = message.round if stage == "release" else message.round - 1
-            if after in self.adapters and stage == "broadcast":
-                continue
             values = decode_adapter(message.frames(), self.public.layout.size)
             if stage == "release":
                 self.released[after] = adapter_handle(values)
@@ -109,7 +112,7 @@ class _Builder:
                     f"channel {name} read values of shape {candidate.values.shape} for {sorted(candidate.silos)}; "
                     f"expected ({self.public.layout.size},) for some of the federation's silos"
                 )
-            guess = Guess(candidate.round, candidate.silos, candidate.values, candidate.how)
+            guess = Guess(candidate.round, candidate.silos, candidate.values, candidate.how, candidate.support)
             self.ledger.add(guess, loss, improvable=True)
 
     def _candidates(self, name: str) -> Iterator[Candidate]:
@@ -144,14 +147,21 @@ class _Builder:
     def _imply(self, round: int) -> bool:
         """The sum that turned one known adapter into the next."""
         before, after = self.adapters.get(round - 1), self.adapters.get(round)
-        if before is None or after is None or round in self._implied:
+        if before is None or after is None or round in self._implied or self.channel.trains == "server":
             return False
-        self._implied.add(round)
         start, end = before.load(), after.load()
+        memory = self._memory(round - 1)
+        seen = end.astype(np.float64) - start
+        change = None if memory is None else self.aggregator.unstep(seen, memory)
+        if change is None:
+            return False
+        self._memories[round] = memory or {}
+        self._implied.add(round)
+        stepped = end if change is seen else (start + change).astype(np.float32)
         for silos in self.seen.summed[round]:
             if self.ledger.has(terms_of(round, silos)):
                 return False
-            total = self.aggregator.implied_total(start, end, self._weights(silos))
+            total = self.aggregator.implied_total(start, stepped, self._weights(round, silos))
             if total is None:
                 return False
             step = float(np.linalg.norm(end.astype(np.float64) - start))
@@ -172,15 +182,25 @@ class _Builder:
             if found is None:
                 continue
             total, unchecked = found
-            after = self.aggregator.apply(total, self._weights(silos), before.load())
+            memory = self._memory(round - 1)
+            if memory is None:
+                return False
+            after = moved(self.aggregator, total, self._weights(round, silos), before.load(), memory)
             verdict = self.truth.judge_adapter(round, after)
             if verdict.agrees:
+                self._memories[round] = memory
                 self._learn(round, after, "applied the sum it read", _EXACT, unchecked or verdict.unchecked)
                 return True
         return False
 
-    def _weights(self, silos: Iterable[str]) -> list[int]:
-        return [self.public.weights[silo] for silo in silos]
+    def _memory(self, round: int) -> State | None:
+        """A copy of the aggregator's memory after ``round``, where every move before is known to the coalition."""
+        if round < 0 or not self.aggregator.has_memory:
+            return {}
+        return dict(self._memories[round]) if round in self._memories else None
+
+    def _weights(self, round: int, silos: Sequence[str]) -> list[int]:
+        return self.aggregator.weights(self.public, round, silos)
 
     def query_only(self) -> None:
         """A user has the released model's interface and nothing else."""
@@ -200,6 +220,11 @@ class _Builder:
             )
         for row in sorted(self.ledger.rows.values(), key=lambda row: (len(row.terms), row.xor, row.terms)):
             self._write_row(writer, row, numbers)
+        for row in sorted(self.ledger.partial.values(), key=lambda row: (len(row.terms), row.terms)):
+            if not self.ledger.has(row.terms):
+                add_partial(writer, row, numbers)
+        for round, silo, ids in records_in_clear(self.seen.knowledge.messages, self.seen.knowledge.parties):
+            writer.add("records", round, frozenset({silo}), "records that were sent in clear", values=ids)
         for guess in sorted(self.metadata, key=lambda g: (g.round, sorted(g.silos), g.how)):
             shown = guess.values.astype(np.float64) if len(guess.values) else None
             writer.add("metadata", guess.round, guess.silos, guess.how, values=shown)
@@ -235,7 +260,7 @@ class _Builder:
 
 
 def _as_guess(candidate: Candidate) -> Guess:
-    return Guess(candidate.round, candidate.silos, candidate.values, candidate.how, factor=True)
+    return Guess(candidate.round, candidate.silos, candidate.values, candidate.how, candidate.support, factor=True)
 
 
 def build(

@@ -61,6 +61,7 @@ class Seen:
             messages=tuple(m for m in visible if not m.thinned),
             keys={party: transcript.keys(party) for party in sorted(coalition)},
             contributions=Contributions(transcript, coalition),
+            supports={r: s for r in range(transcript.committed() + 1) if (s := transcript.support(r)) is not None},
         )
 
 

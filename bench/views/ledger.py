@@ -38,6 +38,7 @@ class Row:
     unchecked: bool = False
     xor: bool = False
     improvable: bool = False
+    support: Path | None = None
 
     def load(self) -> NDArray[Any]:
         return np.asarray(np.load(self.path, allow_pickle=False, mmap_mode="r"))
@@ -53,6 +54,8 @@ class Ledger:
     def __init__(self, folder: Path, truth: Truth, coalition: frozenset[str], own: Own) -> None:
         folder.mkdir(parents=True)
         self.rows: dict[Terms, Row] = {}
+        #: some coordinates of a sum or summand; nothing is combined of them
+        self.partial: dict[Terms, Row] = {}
         self._folder, self._truth, self._coalition, self._own = folder, truth, coalition, own
         self._tried: set[tuple[Terms, tuple[str, ...]]] = set()
         self._written = 0
@@ -84,6 +87,8 @@ class Ledger:
         """
         if guess.form == "xor":
             return self._add_xor(guess)
+        if guess.support is not None:
+            return self._add_partial(guess, guess.support)
         verdict = self._truth.judge(guess.terms, guess.values, loss, guess.rough, guess.factor)
         if not verdict.agrees:
             return False
@@ -127,6 +132,19 @@ class Ledger:
         verdict = self._truth.judge(terms, values, loss)
         verdict = replace(verdict, unchecked=verdict.unchecked or of.unchecked)
         return verdict.agrees and self._store(terms, values, how, verdict)
+
+    def _add_partial(self, guess: Guess, support: NDArray[np.int64]) -> bool:
+        """What is true at some coordinates only, about others only."""
+        terms = guess.terms
+        if terms in self.partial or self.has(terms) or any(silo in self._coalition for _, silo, _ in terms):
+            return False
+        verdict = self._truth.judge(terms, guess.values, rough=guess.rough, factor=guess.factor, support=support)
+        if verdict.agrees:
+            values = np.zeros(len(guess.values))
+            values[support] = guess.values[support] * verdict.factor
+            paths = self._save(values), self._save(support)
+            self.partial[terms] = Row(terms, paths[0], guess.how, verdict.error, verdict.unchecked, support=paths[1])
+        return verdict.agrees
 
     def _add_xor(self, guess: Guess) -> bool:
         if guess.terms in self.rows or any(s in self._coalition for _, s, _ in guess.terms):

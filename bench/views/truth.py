@@ -127,26 +127,41 @@ class Truth:
         return self._glances[key]
 
     def judge(
-        self, terms: Terms, values: NDArray[np.floating], loss: float = 0.0, rough: bool = False, factor: bool = False
+        self,
+        terms: Terms,
+        values: NDArray[np.floating],
+        loss: float = 0.0,
+        rough: bool = False,
+        factor: bool = False,
+        support: NDArray[np.int64] | None = None,
     ) -> Verdict:
         """Whether ``values`` (layout.size,) agree with ``terms`` under the rule above. ``loss``: absolute L2 error
-        that the candidate's form explains."""
+        that the candidate's form explains. ``support``: judged at these coordinates alone."""
         if not np.isfinite(values).all():
             return Verdict(False)
+        if support is not None and not self._claimable(support):
+            return Verdict(False)
         if not self.checkable(terms):
-            return Verdict(plausible(values), unchecked=True)
+            return Verdict(plausible(values if support is None else values[support]), unchecked=True)
         size = self._public.layout.size
         pair = self._expected(terms, ((0, size),))
         if pair is None:
             return Verdict(False)
         target, idle = pair
         guess = values.astype(np.float64)
+        if support is not None:
+            target, idle, guess, size = target[support], idle[support], guess[support], len(support)
         multiplier = _factor(guess, target) if factor else 1.0
         error = _error(guess * multiplier, target)
         scale = float(np.linalg.norm(target - idle))
         ceiling = CEILING * scale if scale else 1e-4 * size**0.5
         limit = max(TOLERANCE * scale, ceiling if rough and scale else min(loss, ceiling))
         return Verdict(error <= limit, multiplier, error, error <= TOLERANCE * scale)
+
+    def _claimable(self, support: NDArray[np.int64]) -> bool:
+        """Distinct coordinates in order, enough of them that noise does not fit by chance."""
+        inside = len(support) >= MIN_VALUES and support[0] >= 0 and support[-1] < self._public.layout.size
+        return bool(inside and (np.diff(support) > 0).all())
 
     def judge_xor(self, terms: Terms, words: NDArray[np.generic]) -> Verdict:
         """Whether ``words`` are the XOR of the two summands' bits as floats of that width."""

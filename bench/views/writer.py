@@ -16,6 +16,7 @@ from bench.adversaries import Assignment
 from bench.channel import Public
 from bench.openers.base import Terms
 from bench.view import FORMAT, VERSION, Kind, View, reading_path
+from bench.views.ledger import Row
 
 _SEED = re.compile(r"(^|[_.\-])seeds?$", re.IGNORECASE)
 
@@ -45,6 +46,7 @@ class ViewWriter:
                 "weights": dict(public.weights),
                 "rounds": public.rounds,
                 "participants": [list(p) for p in public.participants],
+                "nonce": public.nonce,
             },
             "spec": without_seeds(spec),
         }
@@ -59,6 +61,7 @@ class ViewWriter:
         terms: Terms = (),
         values: NDArray[Any] | None = None,
         adapter: NDArray[np.floating] | None = None,
+        support: NDArray[np.int64] | None = None,
         before: int | None = None,
         handle: str = "",
         unchecked: bool = False,
@@ -70,6 +73,8 @@ class ViewWriter:
             tensors["values"] = np.ascontiguousarray(values)
         if adapter is not None:
             tensors["adapter"] = np.ascontiguousarray(adapter, dtype=np.float32)
+        if support is not None:
+            tensors["support"] = np.ascontiguousarray(support, dtype=np.int64)
         number = self._file(tensors)
         self._entries.append(
             {
@@ -110,6 +115,23 @@ class ViewWriter:
 
     def abandon(self) -> None:
         shutil.rmtree(self.partial, ignore_errors=True)
+
+
+def add_partial(writer: ViewWriter, row: Row, numbers: Mapping[int, int]) -> None:
+    """Write some coordinates of a summand or sum. ``numbers``: the files of known global adapters, by round."""
+    assert row.support is not None
+    round = max(term[0] for term in row.terms)
+    writer.add(
+        "partial",
+        round,
+        frozenset(silo for _, silo, _ in row.terms),
+        row.how,
+        terms=row.terms,
+        values=row.load().astype(np.float32),
+        support=np.load(row.support, allow_pickle=False),
+        before=numbers.get(round - 1),
+        unchecked=row.unchecked,
+    )
 
 
 def without_seeds(spec: Any) -> Any:

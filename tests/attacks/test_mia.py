@@ -28,11 +28,12 @@ class FakeView:
     """What ``last_adapter`` of each silo gives."""
 
     def __init__(self, readings: Mapping[str, Reading | None]) -> None:
-        self.readings = readings
+        self.last = readings
+        self.readings = tuple(reading for reading in readings.values() if reading is not None)
         self.victims = tuple(readings)
 
     def last_adapter(self, victim: str) -> Reading | None:
-        return self.readings[victim]
+        return self.last[victim]
 
 
 class FakeTools(Tools):

@@ -17,7 +17,7 @@ from bench.defaults.plain import PlainChannel
 from bench.errors import CannotOpen, SiloBenchError
 from bench.federation.adapters import decode_frame
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Update
 
 Keys = Mapping[str, bytes]
 
@@ -64,12 +64,12 @@ class Masked(PlainChannel):
     def add(self, total: object | None, frame: bytes, keys: Keys) -> object:
         return super().add(total, self._mask(frame[16:], keys, frame[:16]), keys)
 
-    def open(self, frames: Iterator[bytes], keys: Keys, layout: Layout, count: int) -> NDArray[np.floating]:
+    def open(self, frames: Iterator[bytes], keys: Keys, form: Form, count: int) -> NDArray[np.floating]:
         if "key" not in keys:
             raise CannotOpen("no key")
         if count == 0:
             frames = (self._mask(frame[16:], keys, frame[:16]) for frame in frames)
-        return super().open(frames, keys, layout, count)
+        return super().open(frames, keys, form, count)
 
 
 def test_a_channel_that_seals_afresh_passes() -> None:
@@ -187,9 +187,9 @@ def test_channels_of_integers_are_handed_integers() -> None:
             assert isinstance(total, np.ndarray)
             return total.tobytes()
 
-        def open(self, frames: Iterator[bytes], keys: Keys, layout: Layout, count: int) -> NDArray[np.floating]:
+        def open(self, frames: Iterator[bytes], keys: Keys, form: Form, count: int) -> NDArray[np.floating]:
             found = b"".join(frames)
-            if len(found) != 8 * layout.size:
+            if len(found) != 8 * form.layout.size:
                 raise CannotOpen("another length")
             values = np.frombuffer(found, "<i8")
             if np.abs(values).max() > 2**30:

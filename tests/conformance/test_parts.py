@@ -236,9 +236,9 @@ def test_a_defense_whose_builds_share_a_part_is_found(tmp_path: Any) -> None:
 
 def test_parts_that_cannot_work_together_are_found(tmp_path: Any) -> None:
     (tmp_path / "torn.py").write_text(
-        '"""Gives integers to a channel of reals."""\nfrom bench.config import Config as Base\n'
+        '"""Puts integers on a grid again."""\nfrom bench.config import Config as Base\n'
         "from bench.conformance.fixtures import ToGrid\nfrom bench.defense import Defense\napi = 1\n"
-        "class Config(Base): ...\ndef build(config): return Defense(transforms=(ToGrid(),))\n"
+        "class Config(Base): ...\ndef build(config): return Defense(transforms=(ToGrid(), ToGrid()))\n"
     )
     plugin = Plugins(folders={"defense": tmp_path}).find("defense", "torn")
     assert "composed with a plain defense it is refused" in wrong(defense.checks(plugin, plugin.validate({})))

@@ -23,7 +23,7 @@ from bench.parties import PUBLIC
 from bench.spec import Dropout, FederationSpec
 from bench.streams import SecretStreams
 from bench.transcript import Transcript
-from bench.update import Layout, Update
+from bench.update import Form, Update
 from tests.federation.fakes import LAYOUT, DrawnTrainer, drawn, make_setup, run
 
 
@@ -48,10 +48,8 @@ class PadChannel(PlainChannel):
         sealed = Update((update.values + self._pad(keys, 1)).astype(np.float32), update.layout)
         return super().seal(sealed, keys, secret, round)
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
-        return super().open(frames, keys, layout, count) - self._pad(keys, max(count, 1))
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        return super().open(frames, keys, form, count) - self._pad(keys, max(count, 1))
 
 
 CHANNELS = {"plain": PlainChannel, "pad": PadChannel}
@@ -181,11 +179,12 @@ def test_bytes_are_those_of_the_messages(tmp_path: Path) -> None:
     transcript = run(tmp_path, setup)
     frame = 16 + 4 * LAYOUT.size
     cost = traffic(transcript.messages(), 3, 2)
-    assert cost["up_bytes"] == {"upload": 6 * frame}
+    sealed = len(Form(LAYOUT).header()) + frame
+    assert cost["up_bytes"] == {"upload": 6 * sealed}
     assert cost["down_bytes"] == {"broadcast": 6 * frame}
     assert cost["released_bytes"] == frame
     assert cost["setup_bytes"] == 0
-    assert cost["up_per_silo_round"] == cost["down_per_silo_round"] == frame
+    assert (cost["up_per_silo_round"], cost["down_per_silo_round"]) == (sealed, frame)
 
 
 def test_a_dealer_s_keys_and_the_sums_sent_to_silos_are_counted(tmp_path: Path) -> None:
@@ -193,7 +192,7 @@ def test_a_dealer_s_keys_and_the_sums_sent_to_silos_are_counted(tmp_path: Path) 
     transcript = run(tmp_path, setup)
     cost = traffic(transcript.messages(), 3, 2)
     assert cost["setup_bytes"] == 3 * (len(json.dumps(["pad"])) + 32)
-    header = len(json.dumps(["silo-0", "silo-1", "silo-2"]))
+    header = len(json.dumps(["silo-0", "silo-1", "silo-2"])) + len(Form(LAYOUT).header())
     assert cost["down_bytes"]["sum"] == 3 * 2 * (header + 16 + 8 * LAYOUT.size)
     assert cost["down_bytes"]["broadcast"] == 3 * (16 + 4 * LAYOUT.size)
 

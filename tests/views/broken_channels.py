@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.channel import Candidate, Knowledge, Public, SumChannel
 from bench.errors import CannotOpen, SiloBenchError
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Update
 
 _LENGTH = struct.Struct("<I")
 #: values per frame, so that larger updates travel in several
@@ -63,15 +63,13 @@ class Sealing(SumChannel):
         assert isinstance(total, list)
         return b"".join(_LENGTH.pack(len(frame)) + frame for frame in total)
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
         if "shared" not in keys:
             raise CannotOpen("there is no key")
         parts = [
             sum(self.open_part(f, keys["shared"]) for f in (_split(frame) if count else [frame])) for frame in frames
         ]
-        return np.concatenate(parts)
+        return form.spread(np.concatenate(parts))
 
 
 def _split(frame: bytes) -> Iterator[bytes]:
@@ -98,10 +96,8 @@ class ForgetsToEncrypt(Sealing):
     def open_part(self, frame: bytes, key: bytes) -> NDArray[np.floating]:
         return np.frombuffer(frame[16:], dtype="<f4").astype(np.float64)
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
-        return super().open(frames, {"shared": b""}, layout, count)
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        return super().open(frames, {"shared": b""}, form, count)
 
 
 class ForgetsAndDenies(Denies, ForgetsToEncrypt):
@@ -171,9 +167,7 @@ class ShipsTheKeyInItsOwnFrame(Denies):
         yield keys["shared"] + nonce
         yield ctr(keys["shared"], nonce, np.asarray(update.values, dtype="<f4").tobytes())
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
         heads, bodies = list(frames)
         pairs = zip(_split(heads), _split(bodies), strict=True) if count else [(heads, bodies)]
         return np.sum([np.frombuffer(ctr(h[:32], h[32:], b), dtype="<f4").astype(np.float64) for h, b in pairs], axis=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,13 @@ class Synthetic:
         truth: bool = True,
         seed: int = 0,
         scale: float = 1e-2,
+        supports: Mapping[int, NDArray[np.int64]] | None = None,
     ) -> None:
         self.channel, self.aggregator = channel, aggregator or Mean()
         self.release, self.precision, self.dropped, self.keep_truth = release, precision, dropped, truth
         self.rng = np.random.default_rng(seed)
         self.scale = scale
+        self.supports = supports or {}
         names = tuple(silo(i) for i in range(silos))
         sizes = dict(zip(names, weights or [3 + i for i in range(silos)], strict=True))
         self.public = Public(
@@ -79,9 +81,14 @@ class Synthetic:
         return build(self.transcript, self.channel, self.aggregator, adversary, assignment, root, precision, **options)
 
     def summand(self, round: int, name: str) -> Array:
-        """What ``name`` handed to the channel in ``round``, from the deltas."""
+        """What ``name`` handed to the channel in ``round``, from the deltas; 0 where unsent."""
+        return np.asarray(self._sent(round, name).dense(), dtype=np.float32)
+
+    def _sent(self, round: int, name: str) -> Update:
         update = Update(self.updates[round, name], self.public.layout, self.public.weights[name])
-        return np.asarray(self.aggregator.summand(update, self.adapters[round]).values, dtype=np.float32)
+        if round in self.supports:
+            update = update.restricted(self.supports[round])
+        return self.aggregator.summand(update, self.adapters[round])
 
     def _round(self, round: int) -> None:
         writer = self.transcript.begin(round)
@@ -102,6 +109,8 @@ class Synthetic:
         last = round == self.public.rounds - 1
         if round >= 0 and (self.release == "every-round" or (self.release == "final" and last)):
             writer.send("release", SERVER, (PUBLIC,), encode_adapter(self.global_adapter, self.precision))
+        if round in self.supports:
+            writer.save_support(self.supports[round])
         if self.keep_truth:
             writer.save_truth("adapter", self.global_adapter)
         self._save_keys(writer, known)
@@ -115,12 +124,13 @@ class Synthetic:
     def _act(self, actor: str, stage: str, round: int, writer: RoundWriter) -> None:
         secret = SecretStreams(actor, secret_seed=11)
         endpoint = self.channel.endpoint(actor, self.public, self.states[actor], secret)
+        endpoint.supports = self.supports.get
         inbox = self.mail.pop(actor, [])
         if round >= 0 and is_silo(actor):
             if (round, actor) not in self.updates or (round, actor) in self.dropped:
                 self.mail[actor] = inbox
                 return
-            endpoint.contribute(round, Update(self.summand(round, actor), self.public.layout, 1))
+            endpoint.contribute(round, self._sent(round, actor))
         for outgoing in endpoint.step(stage, round, inbox):
             message = writer.send(stage, actor, outgoing.receivers, outgoing.frames)
             # read from memory: the file is renamed when the round is committed
@@ -131,7 +141,11 @@ class Synthetic:
             if actor == SERVER or actor == self.public.participants[round][0]:
                 weights = [self.public.weights[s] for s in opened.silos]
                 start = self.adapters[opened_round]
-                self.global_adapter = self.aggregator.apply(opened.values, weights, start)
+                self.global_adapter = self.applied(opened.values, weights, start)
+
+    def applied(self, total: NDArray[np.floating], weights: Sequence[int], start: Array) -> Array:
+        """The next global adapter."""
+        return self.aggregator.apply(total, weights, start)
 
     def _save_keys(self, writer: RoundWriter, known: set[tuple[str, str]]) -> None:
         for party, state in self.states.items():

@@ -15,7 +15,7 @@ from bench.errors import CannotOpen
 from bench.openers.base import Traits
 from bench.openers.distinguish import traits
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Update
 from bench.view import View
 from defenses.channels.ckks import CKKS
 from tests.views.synthetic import Synthetic
@@ -37,11 +37,9 @@ class ShipsTheSecretContext(CKKS):
     def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
         return b"" if isinstance(total, bytes) else super().finish(total, keys)
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
         next(frames)
-        return super().open(frames, keys, layout, count)
+        return super().open(frames, keys, form, count)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         raise CannotOpen("it is encrypted")

@@ -16,7 +16,7 @@ from bench.openers.base import Traits
 from bench.openers.distinguish import _setting, traits
 from bench.parties import silo
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Layout, Update
 from tests.views import broken_channels as channels
 from tests.views.synthetic import Synthetic, layout_of
 
@@ -36,10 +36,8 @@ class Compresses(channels.Denies):
         nonce = self.nonce(secret, round, 0)
         yield nonce + channels.ctr(keys["shared"], nonce, plain)
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
-        return np.zeros(layout.size)
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        return np.zeros(form.layout.size)
 
 
 class TellsTheNorm(channels.Denies):
@@ -84,7 +82,8 @@ def test_lengths_that_depend_on_the_update_are_seen(silos: int) -> None:
 
 @pytest.mark.parametrize("silos", [1, 2, 3])
 def test_header_bytes_that_depend_on_the_update_are_seen(silos: int) -> None:
-    assert traits(TellsTheNorm(), public(silos)) == Traits(headers=(("upload", (17,)),))
+    # byte 17 of the second frame: the first is the header of the form
+    assert traits(TellsTheNorm(), public(silos)) == Traits(headers=(("upload", (64 + 17,)),))
 
 
 @pytest.mark.parametrize("silos", [1, 2, 3])
@@ -126,7 +125,7 @@ def test_what_a_message_shows_stands_in_the_view_until_it_is_opened(federate: Fe
     assert {(r.round, *r.silos) for r in told} == set(run.updates)
     for reading in told:
         assert reading.how == "the lengths of 'upload' depend on the update"
-        assert reading.values.tolist() == [16 + 4 * 500]
+        assert reading.values.tolist() == [len(b'{"values": 500}'), 16 + 4 * 500]
     # and a view may be handed the traits that were found before
     given = run.view(tmp_path / "given", "server", "server", traits=Traits())
     assert given.readings == ()

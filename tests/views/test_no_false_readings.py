@@ -17,7 +17,7 @@ from bench.defaults.mean import Mean
 from bench.defaults.plain import PlainChannel
 from bench.errors import CannotOpen, SiloBenchError
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Update
 from tests.views import broken_channels as channels
 from tests.views.synthetic import Synthetic
 
@@ -43,9 +43,9 @@ def test_random_bytes_are_no_reading_checked_or_not(size: int, seed: int, truth:
             yield rng.bytes(4 * len(update.values) + int(rng.integers(0, 100)))
 
         def open(
-            self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
+            self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int
         ) -> NDArray[np.floating]:
-            return np.zeros(layout.size)
+            return np.zeros(form.layout.size)
 
     rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ class WrongKey(channels.Sealing):
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         for message in knowledge.messages:
             if message.stage == "upload":
-                values = np.concatenate([self.open_part(f, bytes(32)) for f in message.frames()])
+                values = np.concatenate([self.open_part(f, bytes(32)) for f in list(message.frames())[1:]])
                 yield Candidate(message.round, frozenset({message.sender}), values, "the wrong key")
 
 

@@ -26,7 +26,7 @@ from bench.openers.containers import expand
 from bench.openers.source import Source, layouts
 from bench.openers.uniform import EVEN, UNEVEN, surprise
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Update
 from tests.views import broken_channels as channels
 from tests.views.synthetic import Synthetic, layout_of
 
@@ -44,10 +44,8 @@ class Plain(channels.Denies):
     def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
         yield from self.write(np.asarray(update.values, dtype=np.float32))
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
-        return np.zeros(layout.size)
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        return np.zeros(form.layout.size)
 
 
 def quantised(bits: int, unsigned: bool = False) -> Write:
@@ -144,10 +142,8 @@ class MasksWithFloats(channels.Denies):
         mask = np.random.default_rng(round).normal(0, 1.0, len(update.values))
         yield (update.values + mask).astype("<f8").tobytes()
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
-        return np.zeros(layout.size)
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        return np.zeros(form.layout.size)
 
 
 def test_one_float_mask_for_all_silos_is_no_mask(federate: Federate, tmp_path: Path) -> None:

@@ -1,0 +1,58 @@
+"""What the harness noted of a run for the accountant: mechanisms by silo, sums that were opened, and who reads what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from bench.defense import Mechanism
+from bench.errors import UsageError
+from bench.privacy import Row, Sum
+from bench.transcript import Transcript
+from bench.view import View
+
+
+def logged_mechanisms(transcript: Transcript) -> dict[str, tuple[Mechanism, ...]]:
+    """Per silo, what its privacy mechanisms did, in order of rounds."""
+    found: dict[str, list[Mechanism]] = {name: [] for name in transcript.public.silos}
+    for round in range(transcript.committed() + 1):
+        for name, training in transcript.training(round).items():
+            found.setdefault(name, []).extend(Mechanism(m["kind"], m["params"], round) for m in training["mechanisms"])
+    return {name: tuple(items) for name, items in found.items()}
+
+
+def opened_sums(transcript: Transcript) -> tuple[Sum, ...]:
+    """Every sum that was opened: of whom, what bounds their summands, and what the opener added.
+
+    Raises UsageError where the notes are malformed.
+    """
+    rounds = range(transcript.committed() + 1)
+    bounds = {(r, name): t.get("bound") for r in rounds for name, t in transcript.training(r).items()}
+    try:
+        return tuple(_sum(note, bounds) for r in rounds for note in transcript.sums(r))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"{transcript.root} holds malformed notes of its sums: {type(error).__name__}.") from None
+
+
+def exposed_rows(view: View) -> dict[int, list[Row]]:
+    """By round, the coefficients of the silos' summands in each thing that a view's coalition reads.
+
+    A reading of several rounds counts as one of each. Of a difference (of two plaintexts, or of their words) every part
+    counts as read by itself.
+    """
+    found: dict[int, list[Row]] = {}
+    for reading in view.readings:
+        parts: dict[int, dict[str, int]] = {}
+        for round, silo, coefficient in reading.terms:
+            parts.setdefault(round, {})[silo] = coefficient
+        for round, row in parts.items():
+            alone = reading.kind == "difference"
+            found.setdefault(round, []).extend([{silo: 1} for silo in row] if alone else [row])
+    return found
+
+
+def _sum(note: Mapping[str, Any], bounds: Mapping[tuple[int, str], Any]) -> Sum:
+    round, noise = int(note["round"]), note["noise"]
+    held = {str(name): bounds.get((round, str(name))) for name in note["silos"]}
+    added = None if noise is None else Mechanism(str(noise["kind"]), dict(noise["params"]), round)
+    return Sum(round, {name: None if bound is None else float(bound) for name, bound in held.items()}, added)
