@@ -1,0 +1,1 @@
+"""Secure aggregation: the server learns the sum of the survivors' vectors and nothing else of them."""

@@ -1,0 +1,147 @@
+"""What a coalition gets out of its messages and secrets: the finest sums that the masks allow.
+
+For each round the silos that shared secrets (U2) form a graph: an edge stands for a pairwise mask that the coalition
+does not know, because it holds neither silo's mask key nor the threshold of shares of it. Masks inside a connected part
+cancel in the sum of its uploads and in no sum of fewer (each is an independent stream of one edge). So a part opens if
+all its silos uploaded and all their self masks are known, and nothing finer does. The server alone, in an honest run,
+gets one part: the survivors. A coalition that has the shares to know every key gets parts of one silo: uploads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.channel import Candidate, Knowledge, Message
+from bench.errors import SiloBenchError
+from bench.update import MAX_HEADER, Form
+from defenses.channels.secagg import packing, wire
+from defenses.channels.secagg.packing import Words
+from defenses.channels.secagg.payload import Shape
+from defenses.channels.secagg.session import SEALED_SHARES, Roster, Session
+from defenses.channels.secagg.unmasking import Secrets, lifted, masks_on
+
+
+def read_rounds(session: Callable[[int], Session], knowledge: Knowledge) -> Iterator[Candidate]:
+    """Candidates of all rounds; messages that are malformed count for nothing."""
+    for round in range(knowledge.public.rounds):
+        here = [m for m in knowledge.messages if m.round == round]
+        with contextlib.suppress(SiloBenchError):
+            yield from _Round.of(session(round), knowledge, here).candidates()
+
+
+@dataclass(frozen=True)
+class _Round:
+    session: Session
+    knowledge: Knowledge
+    messages: Sequence[Message]
+    roster: Roster
+    secrets: Secrets
+
+    @classmethod
+    def of(cls, session: Session, knowledge: Knowledge, messages: Sequence[Message]) -> _Round:
+        """Raises SiloBenchError where the coalition saw no roster."""
+        rosters = [m for m in messages if m.stage == "roster"]
+        if not rosters:
+            raise SiloBenchError("no roster was seen")
+        roster = Roster.read(wire.only_frame(rosters[0], session.roster_limit()), session.silos, session.round)
+        found = cls(session, knowledge, messages, roster, Secrets(session, roster))
+        found._gather()
+        return found
+
+    def candidates(self) -> Iterator[Candidate]:
+        uploads = {m.sender: m for m in self.messages if m.stage == "upload" and m.sender in self.roster.adverts}
+        sharers = [silo for silo in self.session.silos if silo in self._sharers()]
+        for part in self._parts(sharers):
+            others = set(part) - self.knowledge.parties
+            if others and set(part) <= set(uploads) and all(self.secrets.self_mask(silo) for silo in part):
+                with contextlib.suppress(SiloBenchError):
+                    yield self._open(part, [uploads[silo] for silo in part], sharers)
+
+    def _gather(self) -> None:
+        """Secrets of the coalition's own silos, shares sealed for them, and shares that were revealed."""
+        for party in self.knowledge.parties & set(self.roster.adverts):
+            held = {name: self._held(party, name) for name in ("self-mask", "mask")}
+            self.secrets.know(party, held["self-mask"], held["mask"])
+        for message in self.messages:
+            learn = {"share": self._learn_sealed, "unmask": self._learn_revealed}.get(message.stage)
+            if learn is not None and message.sender in self.roster.adverts:
+                with contextlib.suppress(SiloBenchError):
+                    learn(message)
+
+    def _held(self, party: str, name: str) -> bytes | None:
+        keys: Mapping[str, NDArray[np.uint8]] = self.knowledge.keys.get(party, {})
+        value = keys.get(f"round-{self.session.round}/{name}")
+        return None if value is None else np.asarray(value, dtype=np.uint8).tobytes()
+
+    def _learn_sealed(self, message: Message) -> None:
+        boxes = wire.set_and_records(_first(message), self.session.silos, SEALED_SHARES)
+        for receiver in self.knowledge.parties & set(boxes) & set(self.roster.adverts):
+            key = self._held(receiver, "encryption")
+            sealed = boxes[receiver]
+            if key is not None:
+                shares = self.session.unseal_shares(self.roster, message.sender, key, receiver, sealed)
+                if shares is not None:
+                    self.secrets.learn_shares(receiver, message.sender, shares)
+
+    def _learn_revealed(self, message: Message) -> None:
+        self.secrets.learn_revealed(message.sender, _first(message))
+
+    def _sharers(self) -> set[str]:
+        """U2: those who shared their secrets (a silo masks its vector for all whose shares it was handed)."""
+        return {m.sender for m in self.messages if m.stage == "share"} & set(self.roster.adverts)
+
+    def _parts(self, sharers: Sequence[str]) -> list[tuple[str, ...]]:
+        """The connected parts of the graph of unknown pairwise masks, in the public order."""
+        unknown = {s for s in sharers if not self._knows_key(s)}
+        # two silos share an unknown mask exactly if both keys are unknown: those are all connected
+        parts: list[tuple[str, ...]] = [(silo,) for silo in sharers if silo not in unknown]
+        return [tuple(s for s in sharers if s in unknown), *parts] if unknown else parts
+
+    def _knows_key(self, silo: str) -> bool:
+        with contextlib.suppress(SiloBenchError):  # a share that does not fit
+            return self.secrets.mask_key(silo) is not None
+        return False
+
+    def _open(self, part: Sequence[str], uploads: Sequence[Message], sharers: Sequence[str]) -> Candidate:
+        session, support = self.session, self.knowledge.supports.get(self.session.round)
+        headers = {_first(m)[:MAX_HEADER] for m in uploads}
+        form = Form.read(headers.pop(), session.public.layout, support)
+        agreed = session.agreed(self.roster)
+        shape = session.payload.shape(form, agreed.silos)
+        lengths = session.upload_lengths(_first(uploads[0]), shape)
+        if headers or any(tuple(m.lengths) != lengths for m in uploads):
+            raise SiloBenchError("uploads do not have the form that their headers state")
+        pads = [mask.opposite for mask in masks_on(part, sharers, self.secrets)]
+        vector = lifted(lambda index: _summed(uploads, index, shape), shape, pads)
+        values = session.payload.open(vector, self._extras(uploads, form, shape), form, agreed)
+        how = "unmasked upload" if len(part) == 1 else "unmasked sum"
+        return Candidate(session.round, frozenset(part), values, f"secure aggregation: {how}")
+
+    def _extras(self, uploads: Sequence[Message], form: Form, shape: Shape) -> Iterator[NDArray[Any]]:
+        first = 1 + len(packing.frame_sizes(shape.count, shape.bits))
+        silos = len(self.session.participants)
+        for index in range(len(shape.extras)):
+            total: NDArray[Any] | None = None
+            for message in uploads:
+                total = self.session.payload.add_extra(total, index, message.frame(first + index), form, silos)
+            yield np.asarray(total)
+
+
+def _first(message: Message) -> bytes:
+    if not message.lengths:
+        raise SiloBenchError(f"the '{message.stage}' message of {message.sender} is empty")
+    return message.frame(0)
+
+
+def _summed(uploads: Sequence[Message], index: int, shape: Shape) -> Words:
+    size = packing.frame_sizes(shape.count, shape.bits)[index]
+    total = np.zeros(size, dtype=packing.dtype_of(shape.bits))
+    for message in uploads:
+        np.add(total, packing.unpack(message.frame(1 + index), size, shape.bits), out=total)
+    return total
