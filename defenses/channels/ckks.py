@@ -25,7 +25,7 @@ from bench.channel import Public, SumChannel
 from bench.errors import CannotOpen, SiloBenchError
 from bench.parties import SERVER
 from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.update import Form, Layout, Update
 
 DEGREE = 8192
 COEFFICIENT_BITS = (60, 40, 40, 60)
@@ -117,16 +117,16 @@ class CKKS(SumChannel):
             raise SiloBenchError(f"the encrypted mean can't be taken: {error}") from None
         return mean
 
-    def open(
-        self, frames: Iterator[bytes], keys: Mapping[str, bytes], layout: Layout, count: int
-    ) -> NDArray[np.floating]:
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
         try:
             context = self._context(keys)
         except SiloBenchError as error:
             raise CannotOpen(str(error)) from None
+        if form.grid is not None or form.support is not None:
+            raise CannotOpen("the header names values on a grid or a support, which this channel never sends")
         factor = count * (RESCALE_PRIME / SCALE) if count else 1.0
-        values = np.empty(layout.size, dtype=np.float64)
-        for span in _spans(layout):
+        values = np.empty(form.count, dtype=np.float64)
+        for span in _spans(form.layout):
             frame = next(frames, None)
             if frame is None:
                 raise CannotOpen("there are fewer ciphertexts than the adapter needs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +53,15 @@ def public(layout: Layout, silos: int) -> Public:
     return Public(layout, names, dict.fromkeys(names, 1), 1, (names,))
 
 
-def one_round(channel: Channel, layout: Layout, summands: list[NDArray[np.float32]]) -> Run:
-    """Every stage of set-up and round 0, every party with a fresh endpoint at every stage."""
+def one_round(
+    channel: Channel,
+    layout: Layout,
+    summands: Sequence[NDArray[np.float32] | Update],
+    support: NDArray[np.int64] | None = None,
+) -> Run:
+    """Every stage of set-up and round 0, every party with a fresh endpoint at every stage. ``support``: that of every
+    summand."""
+    updates = [s if isinstance(s, Update) else Update(s, layout) for s in summands]
     known = public(layout, len(summands))
     states: dict[str, State] = {p: {} for p in (*known.silos, SERVER, DEALER)}
     who = {"silos": known.silos, "server": (SERVER,), "dealer": (DEALER,)}
@@ -65,8 +72,9 @@ def one_round(channel: Channel, layout: Layout, summands: list[NDArray[np.float3
         round = -1 if stage.setup else 0
         for party in who[stage.actors]:
             endpoint: Endpoint = channel.endpoint(party, known, states[party], SecretStreams(party))
+            endpoint.supports = lambda round: support
             if party in known.silos:
-                endpoint.contribute(0, Update(summands[known.silos.index(party)], layout))
+                endpoint.contribute(0, updates[known.silos.index(party)])
             inbox, unread[party] = unread[party], []
             for out in endpoint.step(stage.name, round, inbox):
                 message = Sent(round, stage.name, party, out.receivers, tuple(out.frames))

@@ -1,0 +1,251 @@
+"""Selective encryption after FedML-HE (Jin et al. 2023): the most sensitive coordinates under CKKS, the rest in clear.
+
+What is taken over: one key pair of the silos, a share of the coordinates that is chosen once from what the silos
+contribute under encryption, is the same for all silos and rounds, and is known to the server.
+
+What differs from the paper. There, a coordinate's sensitivity is how fast its gradient changes with the true labels,
+each silo computes the map before training, and the encrypted maps are summed. Here the map is the magnitude of the
+first sum of updates itself: the first round is encrypted whole, its opened sum ranks the coordinates, and from the
+second round on only the top ``share`` of them is encrypted. That costs no extra message and no second-order pass, hides
+the first round entirely, and follows the change of the model instead of the labels.
+
+What it protects. Nothing but the encrypted coordinates: the server reads the rest of every single upload from the
+second round on, as float32, together with which coordinates mattered most. How much of the records that gives away is
+what the benchmark measures; the coordinates left in clear are most of the update's dimensions, if not of its energy.
+For the encrypted part everything said of CKKS holds (``flat_ckks``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.channel import Candidate, Endpoint, Knowledge, Message, Opened, Public, SumChannel
+from bench.defense import State
+from bench.errors import CannotOpen, SiloBenchError
+from bench.federation.adapters import decode_frame, encode_adapter
+from bench.parties import DEALER, SERVER, is_silo
+from bench.streams import SecretStreams
+from bench.sum_endpoints import SiloEndpoint, summed_silos
+from bench.update import Form, Update
+from defenses.channels.flat_ckks import FlatCKKS
+from defenses.transforms.prune import smallest
+
+#: the first byte of a frame says what it is
+_MASK, _CLEAR, _SEALED = b"M", b"P", b"C"
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass
+class _Same:
+    """The mask, which every upload of a round repeats."""
+
+    frame: bytes
+
+
+@dataclass
+class _Clear:
+    values: NDArray[np.float64]
+
+
+@dataclass
+class _Sealed:
+    total: object
+
+
+class SelectiveCKKS(SumChannel):
+    """``share``: of all coordinates that is encrypted, from the second round on. ``error``, ``largest``: of the CKKS
+    part."""
+
+    dealt = True
+    opener = "silos"
+
+    def __init__(self, share: float = 0.1, error: float = 1e-4, largest: float = 4.0) -> None:
+        self.share, self.error = share, error
+        self._ckks = FlatCKKS(error, largest)
+        self._family: dict[tuple[int, int], SelectiveCKKS] = {}
+        self.bytes_per_value = share * self._ckks.bytes_per_value + (1 - share) * 4 + 1 / 8
+
+    def for_public(self, public: Public) -> SelectiveCKKS:
+        """This channel for one federation, always the same object."""
+        key = len(public.silos), sum(public.weights.values())
+        if key not in self._family:
+            other = copy.copy(self)
+            other._ckks = self._ckks.for_public(public)
+            self._family[key] = other
+        return self._family[key]
+
+    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
+        channel = self.for_public(public)
+        if me in (SERVER, DEALER):
+            return SumChannel.endpoint(channel, me, public, state, secret)
+        return SelectiveSilo(channel, me, public, state, secret)
+
+    def keys(self, public: Public, secret: SecretStreams) -> Mapping[str, Mapping[str, bytes]]:
+        return self._ckks.keys(public, secret)
+
+    def sensitive(self, total: NDArray[np.floating]) -> Mask:
+        """(layout.size,): where the ``share`` of largest magnitude of an opened sum is. Rounded to float32 first, so
+        that silos on different machines agree."""
+        return ~smallest(total.astype(np.float32), 1 - self.share)
+
+    def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
+        """The mask of the values that travel; those in clear; the ciphertexts of the others."""
+        if update.grid is not None:
+            raise SiloBenchError("selective encryption takes real values only")
+        values = self._ckks.checked(update)
+        mask = _mask_of(keys, update.form)
+        yield _MASK if mask.all() else _MASK + np.packbits(mask).tobytes()
+        for frame in encode_adapter(values[~mask], "float32"):
+            yield _CLEAR + frame
+        for sealed in self._ckks.seal(_part(update, mask), keys, secret, round):
+            yield _SEALED + sealed
+
+    def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
+        handlers = {_MASK: self._add_mask, _CLEAR: self._add_clear, _SEALED: self._add_sealed}
+        handler = handlers.get(frame[:1])
+        if handler is None:
+            raise SiloBenchError("a frame is neither a mask nor values nor a ciphertext")
+        return handler(total, frame, keys)
+
+    def _add_mask(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
+        if total is None:
+            return _Same(frame)
+        if not isinstance(total, _Same) or total.frame != frame:
+            raise SiloBenchError("silos of one round encrypt different coordinates; their uploads can't be added")
+        return total
+
+    def _add_clear(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
+        values = _clear_values(frame)
+        if total is None:
+            return _Clear(values)
+        if not isinstance(total, _Clear) or total.values.shape != values.shape:
+            raise SiloBenchError(f"a frame of {len(values)} values can't be added to a sum of others")
+        total.values += values
+        return total
+
+    def _add_sealed(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
+        if total is not None and not isinstance(total, _Sealed):
+            raise SiloBenchError("a ciphertext can't be added to what is none")
+        return _Sealed(self._ckks.add(None if total is None else total.total, frame[1:], keys))
+
+    def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
+        if isinstance(total, _Same):
+            return total.frame
+        if isinstance(total, _Clear):
+            return _CLEAR + next(encode_adapter(total.values, "float64"))
+        if isinstance(total, _Sealed):
+            return _SEALED + self._ckks.finish(total.total, keys)
+        raise SiloBenchError("there is nothing to finish: no frame was added")
+
+    def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
+        mask, values, rest = self._open_clear(frames, form)
+        # positions among the values that travel, as if these were the whole adapter
+        sealed = Form(form.layout, None, np.flatnonzero(mask))
+        opened = self._ckks.open(rest, keys, sealed, count)
+        values[mask] = opened[: len(mask)][mask]
+        return form.spread(values)
+
+    def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
+        """What opens with a key; and, with or without one, what was sent in clear."""
+        channel = self.for_public(knowledge.public)
+        yield from SumChannel.read(channel, knowledge)
+        for message in knowledge.messages:
+            own = message.sender in knowledge.parties and is_silo(message.sender)
+            if message.stage in ("upload", "sum") and not own:
+                with contextlib.suppress(CannotOpen, SiloBenchError):
+                    yield channel.clear_part(message, knowledge)
+
+    def clear_part(self, message: Message, knowledge: Knowledge) -> Candidate:
+        """The values that a message shows without any key. Raises CannotOpen where there are none."""
+        summed = message.stage == "sum"
+        silos = summed_silos(message, knowledge.public) if summed else (message.sender,)
+        start = 2 if summed else 1
+        if len(message.lengths) <= start:
+            raise CannotOpen("the message holds no values")
+        support = knowledge.supports.get(message.round)
+        form = Form.read(message.frame(start - 1), knowledge.public.layout, support)
+        frames = (message.frame(i) for i in range(start, len(message.lengths)))
+        mask, values, _ = self._open_clear(frames, form)
+        if mask.all():
+            raise CannotOpen("every value is encrypted")
+        where = np.flatnonzero(~mask) if support is None else support[~mask]
+        return Candidate(message.round, frozenset(silos), form.spread(values), "values sent in clear", where)
+
+    def _open_clear(self, frames: Iterator[bytes], form: Form) -> tuple[Mask, NDArray[np.float64], Iterator[bytes]]:
+        """(mask, values with 0 where encrypted, the ciphertexts still to come). Raises CannotOpen."""
+        if form.grid is not None:
+            raise CannotOpen("the header names values on a grid, which this channel never sends")
+        mask = _read_mask(next(frames, b""), form.count)
+        clear = int((~mask).sum())
+        values = np.zeros(form.count)
+        found = np.empty(clear)
+        filled = 0
+        while filled < clear:
+            try:
+                part = _clear_values(next(frames, b""))
+            except SiloBenchError as error:
+                raise CannotOpen(str(error)) from None
+            if not 0 < len(part) <= clear - filled:
+                raise CannotOpen(f"a frame of {len(part)} values where {clear - filled} are left")
+            found[filled : filled + len(part)] = part
+            filled += len(part)
+        values[~mask] = found
+        return mask, values, map(_ciphertext, frames)
+
+
+class SelectiveSilo(SiloEndpoint):
+    """Chooses the mask from the first sum that it opens, which is the same for all silos, and keeps it."""
+
+    channel: SelectiveCKKS
+
+    def opened(self) -> Iterable[tuple[int, Opened]]:
+        for round, opened in super().opened():
+            if "keys/mask" not in self.state:
+                self.state["keys/mask"] = np.packbits(self.channel.sensitive(opened.values))
+            yield round, opened
+
+
+def _mask_of(keys: Mapping[str, bytes], form: Form) -> Mask:
+    """(form.count,): which of the values that travel are encrypted; all, until a mask was chosen."""
+    if "mask" not in keys:
+        return np.ones(form.count, dtype=np.bool_)
+    mask = np.unpackbits(np.frombuffer(keys["mask"], dtype=np.uint8), count=form.layout.size).astype(np.bool_)
+    return mask if form.support is None else mask[form.support]
+
+
+def _part(update: Update, mask: Mask) -> Update:
+    """The encrypted part as an update of its own."""
+    where = np.arange(update.layout.size) if update.support is None else update.support
+    return Update(update.values[mask], update.layout, update.weight, support=where[mask])
+
+
+def _read_mask(frame: bytes, count: int) -> Mask:
+    """One bit per value; no bits at all where every value is encrypted."""
+    if frame == _MASK:
+        return np.ones(count, dtype=np.bool_)
+    if frame[:1] != _MASK or len(frame) != 1 + -(-count // 8):
+        raise CannotOpen("the message does not begin with the mask of its values")
+    return np.unpackbits(np.frombuffer(frame, dtype=np.uint8, offset=1), count=count).astype(np.bool_)
+
+
+def _clear_values(frame: bytes) -> NDArray[np.float64]:
+    """Raises SiloBenchError."""
+    if frame[:1] != _CLEAR:
+        raise SiloBenchError("a frame of values is missing")
+    values = decode_frame(frame[1:]).astype(np.float64)
+    if not np.isfinite(values).all():
+        raise SiloBenchError("values in clear are not finite")
+    return values
+
+
+def _ciphertext(frame: bytes) -> bytes:
+    if frame[:1] != _SEALED:
+        raise CannotOpen("a frame is no ciphertext")
+    return frame[1:]

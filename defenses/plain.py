@@ -1,0 +1,25 @@
+"""Updates in clear, compressed: plain federated averaging with zstd on every message of the channel."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bench.config import Config as _Config
+from bench.defense import Defense
+
+api = 1
+
+
+class Config(_Config):
+    """``compress``: whether frames are put under zstd, losslessly; without it this is ``fedavg``. ``level``: zstd's."""
+
+    compress: bool = True
+    level: int = Field(3, ge=1, le=19)
+
+
+def build(config: Config) -> Defense:
+    if not config.compress:
+        return Defense()
+    from defenses.channels.compressed import CompressedChannel
+
+    return Defense(channel=CompressedChannel(config.level))
