@@ -1,4 +1,4 @@
-"""What a DP-SGD trainer must do, as checks that any trainer can be put to; and small models to put it to them with.
+"""What a DP-SGD trainer must do, as checks that any copy of it can be put to; and small models to do so with.
 
 Every statistical check fails a correct trainer at most once in 10^6.
 """
@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from bench import loading
-from bench.defense import Training, TrainJob
+from bench.defense import Trainer, Training, TrainJob
 from bench.model import LoraModel
+from bench.privacy import epsilon
 from bench.spec import LocalSpec, LoraSpec
 from bench.streams import SecretStreams, Streams
 from bench.tokens import Tokens
-from defenses.trainers.dp_sgd import DPSGD, record_gradients
+from defenses.trainers.dp_sgd import DPSGD
+from defenses.trainers.private import PrivateTrainer
 
 #: chance of a false alarm of one check
 ALARM = 1e-7
@@ -36,7 +38,7 @@ def make_tokens(lengths: Sequence[int], seed: int = 0, vocabulary: int = 64) -> 
     return Tokens(ids * inside, size, predicted, np.full(len(lengths), -1, np.int32))
 
 
-def little_llama(seed: int = 0) -> LoraModel:
+def little_llama(seed: int = 0, rank: int = 2, dtype: torch.dtype = torch.float32) -> LoraModel:
     """Two layers of random weights with a LoRA adapter, B not zero."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -46,9 +48,9 @@ def little_llama(seed: int = 0) -> LoraModel:
             vocab_size=64, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
             num_key_value_heads=1, max_position_embeddings=64, initializer_range=0.2,
         )  # fmt: skip
-        base = LlamaForCausalLM(config).requires_grad_(False).eval()
+        base = LlamaForCausalLM(config).to(dtype).requires_grad_(False).eval()
     cpu = torch.device("cpu")
-    model = LoraModel(loading.add_lora(base, LoraSpec(rank=2, alpha=4.0), cpu), None, cpu)
+    model = LoraModel(loading.add_lora(base, LoraSpec(rank=rank, alpha=4.0), cpu), None, cpu)
     model.set_adapter(np.random.default_rng(seed).normal(0, 0.3, model.layout.size))
     return model
 
@@ -89,36 +91,46 @@ def marked(factors: Sequence[float]) -> Tokens:
 
 
 def run_job(
-    trainer: DPSGD, model: Any, tokens: Tokens, local: LocalSpec, nominal: int, round: int = 0, rounds: int = 3
+    trainer: Trainer,
+    model: Any,
+    tokens: Tokens,
+    local: LocalSpec,
+    nominal: int,
+    round: int = 0,
+    rounds: int = 3,
+    state: dict[str, Any] | None = None,
 ) -> Training:
     order = Streams(1).generator("silo", 0, round)
-    secret = SecretStreams("silo-0")
-    return trainer.train(TrainJob(model, tokens, local, local.lr, round, rounds, nominal, order, secret, {}))
+    secret, state = SecretStreams("silo-0"), {} if state is None else state
+    return trainer.train(TrainJob(model, tokens, local, local.lr, round, rounds, nominal, order, secret, state))
 
 
 def sgd(steps: int, batch: int) -> LocalSpec:
     return LocalSpec(steps=steps, batch=batch, optimizer="sgd", lr=1.0)
 
 
-def flat_sum(trainer: DPSGD, model: Any, tokens: Tokens, rows: Sequence[int]) -> NDArray[np.float64]:
-    with record_gradients(model):
-        parts, _ = trainer.clipped_sum(model, tokens, np.asarray(rows, np.int64))
-    return np.concatenate([p.double().numpy().ravel() for p in parts])
+def flat_sum(
+    trainer: PrivateTrainer, model: Any, tokens: Tokens, rows: Sequence[int], round: int = 0
+) -> NDArray[np.float64]:
+    with trainer.prepared(model, round) as (_, backend):
+        batch = trainer.clipped_sum(backend, model, tokens, np.asarray(rows, np.int64), trainer.clip)
+    return np.concatenate([p.double().numpy().ravel() for p in batch.total])
 
 
 def check_sensitivity(make: Callable[..., DPSGD]) -> None:
     """Removing any one record changes the sum by at most the clip, also when records are built to break that."""
-    line = Line()
-    tokens = marked([NORMAL] * 12 + [HUGE, NOT_A_NUMBER, INFINITE, HUGE])
-    _removals(make(sigma=1.0, clip=0.5, microbatch=5), line, tokens)
-    # a long record whose length must not scale the gradients of 24 equal short ones, none of which reaches the clip
-    model, tokens = little_llama(), make_tokens([3] * 24 + [40])
-    tokens.ids[:24] = tokens.ids[0]
-    clip = 1.01 * max(np.linalg.norm(flat_sum(DPSGD(None, 1.0, 1e9), model, tokens, [row])) for row in (0, 24))
-    _removals(make(sigma=1.0, clip=float(clip), microbatch=64), model, tokens)
+    model, tokens = little_llama(), make_tokens([3] * 12 + [40])
+    tokens.ids[:12] = tokens.ids[0]
+    largest = max(np.linalg.norm(flat_sum(DPSGD(None, 1.0, 1e9), model, tokens, [row])) for row in (0, 12))
+    # records that all lie far above the clip, in many tensors
+    _removals(make(sigma=1.0, clip=float(largest) / 100, microbatch=3), model, make_tokens([3, 9, 5, 4]))
+    # a long record whose length must not scale the gradients of 12 equal short ones, none of which reaches the clip
+    _removals(make(sigma=1.0, clip=1.01 * float(largest), microbatch=64), model, tokens)
+    tokens = marked([NORMAL] * 8 + [HUGE, NOT_A_NUMBER, INFINITE, HUGE])
+    _removals(make(sigma=1.0, clip=0.5, microbatch=5), Line(), tokens)
 
 
-def _removals(trainer: DPSGD, model: Any, tokens: Tokens) -> None:
+def _removals(trainer: PrivateTrainer, model: Any, tokens: Tokens) -> None:
     everyone = list(range(len(tokens)))
     whole = flat_sum(trainer, model, tokens, everyone)
     assert np.isfinite(whole).all(), "a record that is not finite spoils the sum"
@@ -128,8 +140,9 @@ def _removals(trainer: DPSGD, model: Any, tokens: Tokens) -> None:
         assert change <= trainer.clip * (1 + 1e-5), f"record {record} changes the sum by {change / trainer.clip} clips"
 
 
-def check_noise(make: Callable[..., DPSGD]) -> None:
-    """A silo without records uploads noise of the stated size, Gaussian, fresh for every value, step, round and run."""
+def check_noise(make: Callable[..., DPSGD], share: float = 1.0) -> None:
+    """A silo without records uploads noise of the stated size, Gaussian, fresh for every value, step, round and run,
+    also where all global generators stand where they stood. share: the noise's variance in units of the stated."""
     sigma, clip, batch, nominal, steps = 1.7, 0.5, 4, 16, 5
     nobody = marked([])
     trainer = make(sigma=sigma, clip=clip)
@@ -137,12 +150,14 @@ def check_noise(make: Callable[..., DPSGD]) -> None:
     for round in (0, 1, 0):
         model = Line()
         before = model.values().astype(np.float64)
-        training = run_job(trainer, model, nobody, sgd(steps, batch), nominal, round)
-        assert len(training.batches) == training.steps == steps
+        with torch.random.fork_rng([]):
+            torch.manual_seed(7)
+            training = run_job(trainer, model, nobody, sgd(steps, batch), nominal, round)
         assert [m.params["steps"] for m in training.mechanisms] == [steps], "empty batches must be counted"
+        assert len(training.batches) == training.steps == steps, "empty batches must be steps"
         changes.append(model.values() - before)
     size = changes[0].size
-    expected = sigma * clip / batch * np.sqrt(steps)  # lr 1, divided by the expected batch of 4, steps add up
+    expected = sigma * clip / batch * np.sqrt(steps * share)  # lr 1, divided by the expected batch of 4, steps add up
     for change in changes:
         squares = float(np.square(change / expected).sum())
         low, high = stats.chi2.ppf([ALARM / 2, 1 - ALARM / 2], size)
@@ -156,9 +171,9 @@ def check_noise(make: Callable[..., DPSGD]) -> None:
 
 def check_sampling(make: Callable[..., DPSGD]) -> None:
     """Batches are Poisson samples at the stated rate, secret (not a function of public seeds), fresh each round."""
-    records, nominal, batch, steps = 24, 32, 8, 300
+    records, nominal, batch, steps = 24, 30, 8, 300
     tokens = marked([NORMAL] * records)
-    trainer = make(sigma=1.0, clip=1e-3)
+    trainer = make(sigma=1.0, clip=1e-3, microbatch=64)
     drawn = []
     for round in (0, 1, 0):
         training = run_job(trainer, Line(), tokens, sgd(steps, batch), nominal, round)
@@ -168,7 +183,7 @@ def check_sampling(make: Callable[..., DPSGD]) -> None:
             joined[i, list(rows)] = True
         drawn.append(joined)
     rate = training.mechanisms[0].params["rate"]
-    assert rate == batch / nominal
+    assert rate == batch / nominal, "the rate is not the batch over the public size"
     _check_bernoulli(np.concatenate(drawn), rate)
     for first, second in ((0, 1), (0, 2), (1, 2)):
         agreeing = int((drawn[first] == drawn[second]).sum())
@@ -205,7 +220,28 @@ def check_division(make: Callable[..., DPSGD]) -> None:
     total = flat_sum(trainer, model, tokens, range(7))
     training = run_job(trainer, model, tokens, sgd(1, 16), nominal)
     assert training.batches == (tuple(range(7)),)
-    np.testing.assert_allclose(before - model.values(), total / nominal, atol=1e-6)
+    far = np.abs(before - model.values() - total / nominal).max()
+    assert far < 1e-6, "the sum is not divided by the public expected batch"
 
 
-CHECKS = (check_sensitivity, check_noise, check_sampling, check_division)
+def check_accounting(make: Callable[..., DPSGD]) -> None:
+    """What three rounds really added in noise costs no more than the budget, whatever the log says."""
+    target, batch, steps, rounds = 8.0, 4, 2, 3
+    trainer = make(sigma=None, epsilon=target, clip=0.5)
+    squares, size = 0.0, 0
+    for round in range(rounds):
+        model = Line()
+        before = model.values().astype(np.float64)
+        run_job(trainer, model, marked([]), sgd(steps, batch), batch, round, rounds)
+        change = (model.values() - before) * batch / trainer.clip
+        squares, size = squares + float(np.square(change).sum()) / steps, size + change.size
+    largest = float(np.sqrt(squares / stats.chi2.ppf(ALARM, size)))  # a step's sigma is hardly ever above
+    spent = epsilon(((1.0, round_up(largest), rounds * steps),), 1 / (10 * batch), coarse=True)
+    assert spent <= target, f"the noise is that of epsilon {spent:.1f}, not {target}"
+
+
+def round_up(sigma: float) -> float:
+    return float(np.ceil(sigma * 100) / 100)
+
+
+CHECKS = (check_sensitivity, check_noise, check_sampling, check_division, check_accounting)

@@ -1,0 +1,35 @@
+"""Sends only the LoRA matrices that a round trains; the others are what everybody already has."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.defense import RoundContext, Transform, TransformContext
+from bench.update import Layout, Update
+from defenses.trainers.factors import Factors, is_trained
+
+
+class TrainedFactors(Transform):
+    """A public support: the coordinates of the matrices that ``factors`` names for the round."""
+
+    sparse = True
+    norm = "keeps"
+    norm = "keeps"
+
+    def __init__(self, factors: Factors) -> None:
+        self.factors = factors
+
+    def support(self, context: RoundContext) -> NDArray[np.int64] | None:
+        return coordinates(context.public.layout, self.factors, context.round)
+
+    def apply(self, update: Update, context: TransformContext) -> Update:
+        """Drops whatever other parts did to the matrices that this round leaves as they are."""
+        return update.restricted(coordinates(update.layout, self.factors, context.round))
+
+
+def coordinates(layout: Layout, factors: Factors, round: int) -> NDArray[np.int64]:
+    """The sorted indices of the trained matrices in a flat adapter."""
+    spans = zip(layout.names, layout.offsets[:-1], layout.offsets[1:], strict=True)
+    parts = [np.arange(start, stop, dtype=np.int64) for name, start, stop in spans if is_trained(name, factors, round)]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
