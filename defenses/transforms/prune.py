@@ -94,6 +94,7 @@ class MagnitudePruning(Transform):
     def __init__(self, schedule: Schedule | None = None, of: Literal["weights", "delta"] = "weights") -> None:
         self.schedule = schedule or Schedule()
         self.of = of
+        self.norm = "keeps" if of == "delta" else "drops"
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises SiloBenchError for an update on a grid or on a support, which has no tensors to prune."""

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from bench.conformance.fixtures import transform_context
 from bench.defaults.mean import Mean
 from bench.defaults.plain import PlainChannel
-from bench.defense import Aggregator, Defense, TransformContext, compose
+from bench.defense import Aggregator, Defense, compose
 from bench.errors import UsageError
 from bench.federation.parts import fill
-from bench.streams import SecretStreams
 from bench.update import Array, Layout, Update
 from defenses import dp_sgd, fedavg, fedshield, prune
 from tests.defenses.exchange import one_round
@@ -39,7 +39,7 @@ def step(defense: Defense, round: int = 0, rounds: int = 1, seed: int = 5) -> tu
     for delta, weight in zip(deltas, weights, strict=True):
         update = Update(delta, LAYOUT, weight)
         for transform in parts.transforms:
-            update = transform.apply(update, TransformContext(round, rounds, base, SecretStreams("silo"), {}))
+            update = transform.apply(update, transform_context(base, round, rounds))
         summands.append(np.asarray(aggregator.summand(update, base).values, np.float32))
     run = one_round(parts.channel, LAYOUT, summands)
     total = next(iter(run.opened.values()))

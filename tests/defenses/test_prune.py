@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
-from bench.defense import TransformContext
+from bench.conformance.fixtures import transform_context
 from bench.errors import SiloBenchError
-from bench.streams import SecretStreams
 from bench.update import Grid, Layout, Update
 from defenses import prune
 from defenses.transforms.prune import MagnitudePruning, PruneConfig, Schedule, smallest
@@ -21,7 +20,7 @@ ALWAYS = Schedule(start=0, end=0, sparsity_start=0.5, sparsity_end=0.5)
 
 
 def apply(part: MagnitudePruning, values: list[float], base: list[float], round: int = 0, rounds: int = 1) -> Update:
-    context = TransformContext(round, rounds, np.array(base, np.float32), SecretStreams("silo-0"), {})
+    context = transform_context(np.array(base, np.float32), round, rounds)
     return part.apply(Update(np.array(values, np.float32), LAYOUT, norm_bound=3.0), context)
 
 
@@ -93,7 +92,7 @@ def test_a_tensor_of_zeros_is_pruned_like_any_other() -> None:
 def test_survivors_keep_their_update_bit_for_bit_and_the_rest_is_exactly_zero(seed) -> None:
     rng = np.random.default_rng(seed)
     base, update = rng.standard_normal((2, 10)).astype(np.float32)
-    context = TransformContext(0, 1, base, SecretStreams("silo-0"), {})
+    context = transform_context(base, 0, 1)
     given_update = Update(update, LAYOUT)
     before = update.copy()
     pruned = MagnitudePruning(ALWAYS).apply(given_update, context)
@@ -114,7 +113,7 @@ def test_no_pruning_before_the_start_changes_nothing() -> None:
 @pytest.mark.parametrize("change", [{"grid": Grid(8, 1.0)}, {"support": np.arange(10)}])
 def test_only_dense_real_updates(change) -> None:
     update = Update(np.zeros(10, np.float32), LAYOUT, **change)
-    context = TransformContext(0, 1, np.zeros(10, np.float32), SecretStreams("silo-0"), {})
+    context = transform_context(np.zeros(10, np.float32), 0, 1)
     with pytest.raises(SiloBenchError, match="dense update"):
         MagnitudePruning().apply(update, context)
 

@@ -1,0 +1,26 @@
+"""Silo-level privacy by a trusted server (DP-FedAvg): updates are clipped, the server adds noise to their sum.
+
+McMahan et al. 2018. Promises something to those who see the noisy model (silos, whoever holds the released adapter) and
+nothing to the server, which reads every update. One whole silo is protected, not one record. Which silos take part in a
+round is public, so no amplification by sampling is claimed.
+"""
+
+from __future__ import annotations
+
+from bench.defense import Defense
+from defenses.transforms.budget import BudgetConfig
+
+api = 1
+
+
+class Config(BudgetConfig):
+    """``epsilon``: the whole run's budget for one silo, at ``delta`` (default 1 / (10 n), n the number of silos);
+    ``sigma``: the noise multiplier instead. ``clip``: the L2 norm that an update is cut to. The noise is
+    ``sigma * clip`` on every value of the sum."""
+
+
+def build(config: Config) -> Defense:
+    from defenses.aggregators.noisy_mean import NoisyMean
+    from defenses.transforms.clip import Clip
+
+    return Defense(transforms=(Clip(config.clip),), aggregator=NoisyMean(config.clip, config.budget("dp-fedavg")))

@@ -1,0 +1,27 @@
+"""FedAdam (Reddi et al. 2021): the opener of the sum takes Adam's steps with the rounds' mean changes as gradients."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bench.config import Config as _Config
+from bench.defense import Defense
+
+api = 1
+
+
+class Config(_Config):
+    """``lr``: the server's learning rate; ``b1``, ``b2``: decay of the moments; ``tau``: degree of adaptivity (the
+    smaller the more); ``weighted``: by nominal size."""
+
+    lr: float = Field(1e-2, gt=0, le=100)
+    b1: float = Field(0.9, ge=0, lt=1)
+    b2: float = Field(0.99, ge=0, lt=1)
+    tau: float = Field(1e-3, gt=0)
+    weighted: bool = True
+
+
+def build(config: Config) -> Defense:
+    from defenses.aggregators.optimisers import Adam
+
+    return Defense(aggregator=Adam(config.lr, config.b1, config.b2, config.tau, config.weighted))

@@ -1,0 +1,24 @@
+"""FedAvgM (Hsu et al. 2019): the opener of the sum adds momentum to the rounds' mean changes."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from bench.config import Config as _Config
+from bench.defense import Defense
+
+api = 1
+
+
+class Config(_Config):
+    """``lr``: the server's learning rate; ``beta``: how much of the momentum stays; ``weighted``: by nominal size."""
+
+    lr: float = Field(1.0, gt=0, le=100)
+    beta: float = Field(0.5, ge=0, lt=1)
+    weighted: bool = True
+
+
+def build(config: Config) -> Defense:
+    from defenses.aggregators.optimisers import Momentum
+
+    return Defense(aggregator=Momentum(config.lr, config.beta, config.weighted))

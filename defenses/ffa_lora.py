@@ -1,0 +1,26 @@
+"""FFA-LoRA (Sun et al. 2024): A stays at its random start, only B is trained and sent; or the two take turns.
+
+The mean of the silos' factors is then exactly the mean of their products B A, and an upload has half the bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bench.config import Config as _Config
+from bench.defense import Defense
+
+api = 1
+
+
+class Config(_Config):
+    """``factors``: ``b`` trains B alone; ``alternate`` B in even rounds, A in odd ones (RoLoRA, Chen et al. 2024)."""
+
+    factors: Literal["b", "alternate"] = "b"
+
+
+def build(config: Config) -> Defense:
+    from defenses.trainers.factor_trainer import FactorTrainer
+    from defenses.transforms.trained_factors import TrainedFactors
+
+    return Defense(trainer=FactorTrainer(config.factors), transforms=(TrainedFactors(config.factors),))

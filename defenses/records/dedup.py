@@ -1,0 +1,31 @@
+"""Removal of near-duplicates among a silo's own records."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from bench.clusters import cluster
+from bench.defense import RecordsPart
+from bench.task import Record
+
+
+class NearDuplicates(RecordsPart):
+    """Keeps the first record of every cluster of near-duplicates: the connected components of the relation "Jaccard
+    similarity of the sets of word 5-grams of prompt and text is at least ``threshold``", found exactly
+    (``bench.clusters``). Records of one person are no duplicates for that; answers are not compared."""
+
+    # one record more or less may let others in or keep them out
+    per_record = False
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def apply(self, records: Sequence[Record]) -> Sequence[Record]:
+        alone = [replace(record, group=None) for record in records]
+        numbers = cluster(alone, words=sys.maxsize, threshold=self.threshold)
+        first: dict[int, Record] = {}
+        for number, record in zip(numbers, records, strict=True):
+            first.setdefault(number, record)
+        return list(first.values())

@@ -1,0 +1,69 @@
+"""LoRA dropout: during training, values of the adapter's input are dropped at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.defaults.trainer import GradientTrainer
+from bench.defense import Training, TrainJob
+from bench.errors import SiloBenchError
+
+if TYPE_CHECKING:
+    from bench.model import LoraModel
+
+
+class DropoutTrainer(GradientTrainer):
+    """Plain training with ``y = W x + scale * B A dropout(x)``, as PEFT's ``lora_dropout``: each value of x is zeroed
+    with probability ``share``, independently for every token and projection, and the others are divided by 1 - share
+    (Srivastava et al. 2014, in the inverted form). Outside of a round's training the model is as it was.
+
+    The masks come from a stream beside the public order of the records, which itself is that of plain training.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def train(self, job: TrainJob) -> Training:
+        seed = int(job.order.spawn(1)[0].integers(2**63))
+        with dropping(job.model, self.share, seed):
+            return super().train(job)
+
+
+class SeededDropout(torch.nn.Module):
+    """Dropout from a generator of its own, whatever mode the model is in (the base is always in evaluation mode)."""
+
+    def __init__(self, share: float, generator: torch.Generator) -> None:
+        super().__init__()
+        self.share, self.generator = share, generator
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        drawn = torch.rand(values.shape, generator=self.generator, device=values.device)
+        return values * (drawn >= self.share).to(values.dtype) / (1.0 - self.share)
+
+
+@contextmanager
+def dropping(model: LoraModel, share: float, seed: int) -> Iterator[None]:
+    """Within it every LoRA layer drops values of its input. Raises SiloBenchError for a model without LoRA layers."""
+    generator = torch.Generator(device=model.device).manual_seed(seed)
+    layers = [m.lora_dropout for m in model.module.modules() if isinstance(_places(m), torch.nn.ModuleDict)]
+    if not layers:
+        raise SiloBenchError("the model has no LoRA layer whose input could be dropped")
+    before = [dict(places) for places in layers]
+    try:
+        for places in layers:
+            for name in list(places):
+                places[name] = SeededDropout(share, generator)
+        yield
+    finally:
+        for places, kept in zip(layers, before, strict=True):
+            for name, module in kept.items():
+                places[name] = module
+
+
+def _places(module: torch.nn.Module) -> object:
+    """PEFT keeps a layer's dropout in a ModuleDict, by adapter."""
+    return getattr(module, "lora_dropout", None)
