@@ -9,7 +9,8 @@ This is the file to read first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from bench.store import Store
 if TYPE_CHECKING:
     from bench.assess import Assessment, Assessor
     from bench.assets import Assets
+    from bench.federation.parts import Parts
     from bench.materials import Materials, Workshop
     from bench.training import TrainedRun
 
@@ -186,7 +188,16 @@ class Runner:
             assessor.drop_views()
 
     def _train(self, job: Job, refresh: bool) -> tuple[TrainedRun, Materials]:
-        from bench.training import build_parts, train
+        from bench.training import train
+
+        parts, materials = self._prepare(job, refresh)
+        with self._rounds(job) as on_round:
+            run = train(job.spec, job.seed, materials, parts, self.store, self.budget, on_round)
+        return run, materials
+
+    def _prepare(self, job: Job, refresh: bool) -> tuple[Parts, Materials]:
+        """Everything that a training needs; a stored run that is not to be continued is dropped."""
+        from bench.training import build_parts
 
         parts = build_parts(job.spec, self.plugins)
         run_id = job.spec.run_id(job.seed)
@@ -198,26 +209,24 @@ class Runner:
         materials = self.shop().materials(job.spec, job.seed)
         self._adopt(job)
         self.store.save_spec(run_id, {"spec": job.spec.model_dump(mode="json"), "fingerprint": print_now})
+        return parts, materials
+
+    @contextmanager
+    def _rounds(self, job: Job) -> Iterator[Callable[[int], None]]:
+        """Shows a training's progress, round by round."""
         rounds = job.spec.federation.rounds
         with self.progress.task(f"training {job.spec.defense_name}", rounds) as step:
-            run = train(
-                job.spec,
-                job.seed,
-                materials,
-                parts,
-                self.store,
-                self.budget,
-                lambda r: step(f"round {r + 1} of {rounds}") if r >= 0 else None,
-            )
-        return run, materials
+            yield lambda r: step(f"round {r + 1} of {rounds}") if r >= 0 else None
 
     def validation(self, job: Job) -> Utility:
-        """Train where that is missing, and measure the task's first metric on the validation records. The caller holds
-        the run's lock."""
-        from bench.training import measure_validation
+        """Train where that is missing, and measure the task's first metric on the validation records alone. The caller
+        holds the run's lock."""
+        from bench.training import federate, measure_validation
 
-        run, materials = self._train(job, refresh=False)
-        return measure_validation(run, materials)
+        parts, materials = self._prepare(job, refresh=False)
+        with self._rounds(job) as on_round:
+            _, transcript, _ = federate(job.spec, job.seed, materials, parts, self.store, self.budget, on_round)
+        return measure_validation(transcript, parts, materials)
 
     def _adopt(self, job: Job) -> None:
         """Take the committed planting of this task, pool, partition and seed, where the checkout has one."""

@@ -82,19 +82,32 @@ def train(
 ) -> TrainedRun:
     """Run the rounds that are missing, then measure. The caller holds the run's lock."""
     run_id = spec.run_id(seed)
-    directory = store.run_dir(run_id)
-    planting = draw_planting(spec, seed, materials, store)
-    setup = _setup(spec, seed, materials, parts, planting)
-    transcript = _transcript(directory / "transcript", setup, spec)
-    save_origin(transcript, spec, seed, planting)
-    if transcript.committed() >= -1:
-        setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
-    Federation(setup, transcript, budget=budget).run(on_round)
+    setup, transcript, planting = federate(spec, seed, materials, parts, store, budget, on_round)
     summary = store.summary(run_id)
     if summary is None:
         summary = _measure(setup, transcript, materials)
         store.save_summary(run_id, summary)
-    return _finished(spec, seed, directory, transcript, parts, planting, summary)
+    return _finished(spec, seed, store.run_dir(run_id), transcript, parts, planting, summary)
+
+
+def federate(
+    spec: RunSpec,
+    seed: int,
+    materials: Materials,
+    parts: Parts,
+    store: Store,
+    budget: int | None = None,
+    on_round: Callable[[int], None] | None = None,
+) -> tuple[Setup, Transcript, Planting]:
+    """Run the rounds that are missing and measure nothing. The caller holds the run's lock."""
+    planting = draw_planting(spec, seed, materials, store)
+    setup = _setup(spec, seed, materials, parts, planting)
+    transcript = _transcript(store.run_dir(spec.run_id(seed)) / "transcript", setup, spec)
+    save_origin(transcript, spec, seed, planting)
+    if transcript.committed() >= -1:
+        setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
+    Federation(setup, transcript, budget=budget).run(on_round)
+    return setup, transcript, planting
 
 
 def reopen(transcript: Transcript, directory: Path, materials: Materials, parts: Parts) -> TrainedRun:
@@ -229,14 +242,14 @@ def _measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict
     return {"version": RUN_VERSION, "utility": [u.model_dump(mode="json") for u in utility], "cost": cost}
 
 
-def measure_validation(run: TrainedRun, materials: Materials) -> Utility:
+def measure_validation(transcript: Transcript, parts: Parts, materials: Materials) -> Utility:
     """The task's first metric on the validation records, of the base model and of the final adapter. Raises UsageError
     where the pool has none."""
     ids = materials.pool.validation
     if not ids:
         raise UsageError("pool.validation is 0: without validation records there is nothing to tune on.")
-    personal = run.parts.aggregator.personal(run.transcript.public.layout)
-    return _utility(run.transcript, materials, ids, [run.transcript.committed()], personal)[0]
+    personal = parts.aggregator.personal(transcript.public.layout)
+    return _utility(transcript, materials, ids, [transcript.committed()], personal)[0]
 
 
 def models(transcript: Transcript, personal: NDArray[np.int64] | None, round: int) -> Iterator[NDArray[np.float32]]:
