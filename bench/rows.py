@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -218,7 +219,10 @@ def over_runs(figures: Sequence[Leakage]) -> Leakage:
 def _utility_over_runs(figures: Sequence[Utility]) -> Utility:
     from bench.stats import combine
 
-    found = combine([one.value for one in figures])
+    # a figure whose runs' own intervals all lie in [0, 1] is a share, and so is its mean
+    share = all(0 <= x <= 1 for one in figures for x in (one.base, one.value, one.low, one.high) if x is not None)
+    least, most = (0.0, 1.0) if share and figures[0].better == "higher" else (-math.inf, math.inf)
+    found = combine([one.value for one in figures], minimum=least, maximum=most)
     base = sum(one.base for one in figures) / len(figures)
     known = {"value": found.value, "low": found.low, "high": found.high, "base": base}
     return figures[0].model_copy(update={**known, "curve": ()})
