@@ -3,14 +3,15 @@
 ``python -m tests.perf.crypto [--channels a,b] [--values 460800,16777216] [--silos 3,30] [--repeat 3]``
 
 A row is a defense's channel, driven through its endpoints over messages on disk; ``NAME@0.5`` sends a public half of
-the coordinates. Each cell runs in a process of its own, which gives its peak memory (all parties in one process, the
-interpreter and the updates included). Channels that do not exist are named and left out.
+the coordinates. Each cell runs in a process of its own, which gives its peak memory (MiB: all parties in one process,
+the interpreter and the updates included). Channels that do not exist are named and left out.
 
 published     the published FedShield-LLM code path: a TenSEAL vector per tensor, summed, times 1/n, decrypted
 seal          process seconds of one silo in a round, opening left out (median of ``--repeat``)
 sum           of the server, which in channels that it opens includes opening
 open          of one opener, where silos open
 up, down      bytes per value of the adapter that one silo sends and receives in a round; setup: before the first round
+party MiB     the most that one party's step needed beside its update: memory added at its peak, and its stored state
 error         largest error of the opened sum against the summands as they were sent; with what quantising them added
 """
 
@@ -60,6 +61,7 @@ class Cost:
     setup: float
     error: float
     quantised: float
+    party: int = 0
     memory: int = 0
 
 
@@ -146,6 +148,7 @@ def cost(label: str, router: Router, updates: list[Update], last: int) -> Cost:
         setup=(bytes_of(router.setup.sent) + bytes_of(router.setup.received)) / silos / size,
         error=float(np.abs(found - sent).max()),
         quantised=float(np.abs(sent - real).max()),
+        party=router.party_bytes,
     )
 
 
@@ -215,7 +218,19 @@ def measure(label: str, values: int, silos: int, repeat: int) -> Cost:
     return found[-1]
 
 
-HEAD = ("channel", "seal s", "sum s", "open s", "up B/v", "down B/v", "setup B/v", "error", "quantising", "MiB")
+HEAD = (
+    "channel",
+    "seal s",
+    "sum s",
+    "open s",
+    "up B/v",
+    "down B/v",
+    "setup B/v",
+    "error",
+    "quantising",
+    "MiB",
+    "party MiB",
+)
 
 
 def table(labels: list[str], values: int, silos: int, repeat: int) -> Iterator[str]:
@@ -239,7 +254,12 @@ def table(labels: list[str], values: int, silos: int, repeat: int) -> Iterator[s
 
 def row(found: Cost, base: Cost | None) -> str:
     figures = [f"{x:.4g}" for x in (found.seal, found.sum, found.open, found.up, found.down, found.setup)]
-    errors = [f"{found.error:.1e}", f"{found.quantised:.1e}", f"{found.memory / 2**20:.0f}"]
+    errors = [
+        f"{found.error:.1e}",
+        f"{found.quantised:.1e}",
+        f"{found.memory / 2**20:.0f}",
+        f"{found.party / 2**20:.0f}",
+    ]
     ratios = [] if base is None else [f"{base.up / found.up:.1f}", f"{base.seal / found.seal:.1f}"]
     return line((found.channel, *figures, *errors), *ratios)
 

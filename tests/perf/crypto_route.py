@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.channel import Channel, Endpoint, Opened, Outgoing, Public, Stage
+from bench.cost import peak_bytes, reset_peak
 from bench.defense import State
 from bench.parties import DEALER, SERVER
 from bench.streams import SecretStreams
@@ -77,6 +78,8 @@ class Router:
         self.parties = (*self.known.silos, SERVER, DEALER)
         self.states: dict[str, State] = {party: {} for party in self.parties}
         self.unread: dict[str, list[Spooled]] = {party: [] for party in self.parties}
+        #: the most that one party needed in one step: resident memory that the step added at its peak, and its state
+        self.party_bytes = 0
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
         self._end = 0
 
@@ -102,6 +105,12 @@ class Router:
             self._act(party, stage, number, ledger, updates)
 
     def _act(self, party: str, stage: Stage, number: int, ledger: Ledger, updates: Sequence[Update]) -> None:
+        reset_peak()
+        before = peak_bytes() - sum(value.nbytes for value in self.states[party].values())
+        self._step(party, stage, number, ledger, updates)
+        self.party_bytes = max(self.party_bytes, peak_bytes() - before)
+
+    def _step(self, party: str, stage: Stage, number: int, ledger: Ledger, updates: Sequence[Update]) -> None:
         kind = kind_of(party)
         endpoint: Endpoint = self.channel.endpoint(party, self.known, self.states[party], SecretStreams(party))
         endpoint.supports = lambda round: self.support
