@@ -8,7 +8,7 @@ plaintext, because nothing that it is handed holds them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +19,8 @@ from bench.tokens import Tokens, TokenStats
 
 if TYPE_CHECKING:
     from bench.model import LoraModel
+    from bench.openers.base import Opener
+    from bench.update import Array
     from bench.view import Reading, View
 
 GameName = Literal["membership", "reconstruction"]
@@ -76,13 +78,43 @@ class Reconstruction:
     reads: str = ""
 
 
+@dataclass(frozen=True)
+class Shadow:
+    """What the same coalition reads of another run of the same defense, under another planting.
+
+    ``member``: (n,) whether that run trained on each of the candidates that the attack is asked about, in their order.
+    """
+
+    view: View
+    member: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Own:
+    """The candidates that the coalition's own silos hold: what it may tune or train an attack on.
+
+    ``silos[i]`` holds record i, and trained on it where ``member[i]``.
+    """
+
+    tokens: Tokens
+    texts: tuple[str, ...]
+    silos: tuple[str, ...]
+    member: NDArray[np.bool_]
+
+
 class Tools(ABC):
-    """What the harness lends every attack: the public model, memoised forward passes, the population, randomness."""
+    """What the harness lends every attack: the public model, memoised forward passes, the population, randomness.
+
+    ``own``: the coalition's own records, None for one without silos. ``shadows``: as many shadow federations as the
+    attack asks for.
+    """
 
     model: LoraModel
     rng: np.random.Generator
     population: Tokens
     population_texts: tuple[str, ...]
+    own: Own | None = None
+    shadows: tuple[Shadow, ...] = ()
 
     @abstractmethod
     def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
@@ -92,6 +124,13 @@ class Tools(ABC):
         ``query`` reading: the released model behind its interface, which answers with log-probabilities of the
         text's own tokens only (``mean`` and ``sd`` are None).
         """
+
+    def record_gradients(self, at: Array | None, tokens: Tokens) -> Iterator[Array]:
+        """One (layout.size,) float32 array per record, in order: the gradient of its mean negative log-likelihood with
+        respect to the adapter, at the flat adapter ``at`` (None: the base model, an adapter of zeros)."""
+        from bench.gradients import record_gradients
+
+        return record_gradients(self.model, at, tokens)
 
 
 class Attack(ABC):
@@ -103,6 +142,10 @@ class Attack(ABC):
     #: True where the attack knows the candidates' kind only through the population
     knows: Literal["candidates", "population"] = "candidates"
     adaptive: bool = False
+    #: shadow federations that it wants (``Tools.shadows``)
+    shadows: int = 0
+    #: openers of its own, tried after the harness's; what they open enters the view that it gets
+    openers: tuple[Opener, ...] = ()
     #: (reconstruction) the rounds whose records it is asked for
     rounds: tuple[int, ...] = (0,)
 
