@@ -4,76 +4,76 @@ from __future__ import annotations
 
 import shutil
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from bench import adversaries, games, privacy
+from bench import adversaries, privacy
 from bench.adversaries import Assignment
-from bench.attack import Attack, Candidates, Reconstruction, Target
+from bench.attack import Attack
 from bench.cost import Meter
 from bench.errors import SiloBenchError, UsageError
 from bench.federation.adapters import decode_adapter
-from bench.games import baselines, membership, reconstruction
-from bench.games.noview import baseline
-from bench.games.planting import Queries, queries
-from bench.games.sheet import Sheet
-from bench.lender import LentTools, Memo
+from bench.games.catalog import GAMES
+from bench.games.planting import Planting
+from bench.lender import Memo
 from bench.logged import exposed_rows, opened_sums
 from bench.materials import Materials
-from bench.openers.base import Traits
+from bench.openers.base import Opener, Traits
 from bench.openers.distinguish import traits
 from bench.parties import PUBLIC
-from bench.result import Claim, Leakage, Status
-from bench.training import TrainedRun, training_tokens
+from bench.plays.table import Assessment, Seat
+from bench.result import Claim
+from bench.training import ShadowRun, TrainedRun
+from bench.transcript import Transcript
 from bench.update import Array
 from bench.view import View, adapter_handle, build
 
+__all__ = ["Assessment", "Assessor"]
 
-@dataclass(frozen=True)
-class Assessment:
-    """What one attack found for one adversary. ``sheet``: the canonical scores behind the figures, or None.
-    ``details``: what lies behind the scores, records' texts among it, for whoever runs this and nobody else; or None.
-    """
+#: the shadow federations of a run, as many as are asked for
+Shadows = Callable[[int], Sequence[ShadowRun]]
+Views = list[tuple[Assignment, View]]
 
-    status: Status
-    reads: tuple[str, ...] = ()
-    leakage: tuple[Leakage, ...] = ()
-    sheet: str | None = None
-    note: str = ""
-    details: str | None = None
-    cost: dict[str, Any] = field(default_factory=dict)
+
+def _no_shadows(count: int) -> Sequence[ShadowRun]:
+    raise SiloBenchError(f"the attack wants {count} shadow federations, and this command trains none")
 
 
 class Assessor:
-    """All attacks on one finished run. Views are built once per adversary, forward passes once per adapter."""
+    """All attacks on one finished run. Views are built once per adversary, forward passes once per adapter.
 
-    def __init__(self, run: TrainedRun, materials: Materials, memo: Memo) -> None:
+    ``shadows``: gives the first so many shadow federations of the run, trained where they are missing.
+    """
+
+    def __init__(self, run: TrainedRun, materials: Materials, memo: Memo, shadows: Shadows = _no_shadows) -> None:
         self.run, self.materials, self.memo = run, materials, memo
         self.meter = Meter()
-        self._views: tuple[str, list[tuple[Assignment, View]]] = ("", [])
+        self._shadows = shadows
+        self._views: dict[tuple[str, str], Views] = {}
+        self._shadow_views: dict[tuple[str, int, str], View] = {}
         self._sums: tuple[privacy.Sum, ...] | None = None
         self._traits: Traits | None = None
-        self._released: dict[str, Array] | None = None
-        self._baseline: tuple[tuple[str, ...], Mapping[str, NDArray[np.float64]]] | None = None
+        self._released: dict[str, Array] = {}
+        self._known_releases: set[Path] = set()
+        self._in_use: Sequence[ShadowRun] = ()
 
     def assess(self, name: str, attack: Attack, adversary: str) -> Assessment:
         """Never raises for what an attack does: an attack that breaks is an error in the result."""
-        play = {"membership": self._membership, "reconstruction": self._reconstruction}[attack.game]
         try:
             with self.meter.measure(f"view:{adversary}"):
-                views = self._build(adversary)
+                views = self._build(adversary, name, attack.openers)
             if not views:
                 return Assessment("not-applicable", note="with one silo there is nobody else to attack")
-            able = [(a, v) for a, v in views if _readable(v, attack)]
+            able = [(n, a, v) for n, (a, v) in enumerate(views) if _readable(v, attack)]
             if not able:
-                return _nothing(views, attack)
+                return _nothing([view for _, view in views], attack)
+            with self.meter.measure(f"shadows:{adversary}"):
+                seats = [Seat(n, a, v, self._seen_of_shadows(name, attack, adversary, n, a)) for n, a, v in able]
             phase = f"attack:{name}:{adversary}"
+            found: Assessment
             with self.meter.measure(phase):
-                found = play(name, attack, adversary, able)
+                found = GAMES[attack.game].player()(self, name, attack, adversary, seats)
         except UsageError:
             raise
         except SiloBenchError as error:
@@ -85,7 +85,9 @@ class Assessor:
         missed = f"{unable} of {len(views)} coalitions opened nothing" if unable else ""
         note = "; ".join(n for n in (found.note, missed) if n)
         cost = {"attack_s": round(self.meter.phases[phase].wall, 3), "attack_peak_bytes": self.meter.phases[phase].peak}
-        return replace(found, note=note, cost=cost)
+        if attack.shadows:
+            cost["shadows"] = attack.shadows
+        return replace(found, note=note, cost=found.cost | cost)
 
     def claim(self, adversary: str) -> Claim | None:
         """The worst claim over the adversary's coalitions; None without anybody to attack."""
@@ -123,153 +125,87 @@ class Assessor:
             return exposure
         return replace(exposure, rows=exposed_rows(view), blind=frozenset(r for r, _, _ in view.thinned))
 
-    def _build(self, adversary: str) -> list[tuple[Assignment, View]]:
-        if self._views[0] != adversary:
-            self.drop_views()
-            self._views = (adversary, list(self._make_views(adversary)))
-        return self._views[1]
+    # -- views -----------------------------------------------------------------------------------------------------
+
+    def _build(self, adversary: str, name: str = "", openers: tuple[Opener, ...] = ()) -> Views:
+        """The views of one adversary. Those of an attack with openers of its own are built for it alone."""
+        key = (adversary, name if openers else "")
+        if key not in self._views:
+            if any(held != adversary for held, _ in self._views):
+                self.drop_views()
+            assignments = adversaries.assignments(adversary, self.run.transcript.public.silos)
+            label = "-".join(part for part in key if part)
+            self._views[key] = [
+                (one, self._view(self.run.transcript, adversary, one, f"{label}-{number}", openers))
+                for number, one in enumerate(assignments)
+            ]
+        return self._views[key]
+
+    def _seen_of_shadows(
+        self, name: str, attack: Attack, adversary: str, number: int, assignment: Assignment
+    ) -> tuple[tuple[View, Planting], ...]:
+        """What the same coalition reads of each shadow federation that the attack wants, and that run's planting."""
+        found = []
+        wanted = self._shadows(attack.shadows) if attack.shadows else ()
+        self._in_use = max(self._in_use, wanted, key=len)
+        for shadow in wanted:
+            label = f"{adversary}{'-' + name if attack.openers else ''}-{number}"
+            key = (label, number, shadow.run_id)
+            if key not in self._shadow_views:
+                where = f"{label}-shadow-{shadow.run_id}"
+                view = self._view(shadow.transcript, adversary, assignment, where, attack.openers)
+                self._shadow_views[key] = view
+            found.append((self._shadow_views[key], shadow.planting))
+        return tuple(found)
+
+    def _view(
+        self, transcript: Transcript, adversary: str, one: Assignment, folder: str, openers: Sequence[Opener]
+    ) -> View:
+        run = self.run
+        if self._traits is None:
+            self._traits = traits(run.parts.channel, run.transcript.public)
+        return build(
+            transcript,
+            run.parts.channel,
+            run.parts.aggregator,
+            adversary,
+            one,
+            run.directory / "views" / folder,
+            run.spec.federation.release_precision,
+            traits=self._traits,
+            openers=openers,
+        )
 
     def drop_views(self) -> None:
         """Remove the views from the disk: they can be computed again, and those of one adversary may take gigabytes."""
-        self._views = ("", [])
+        self._views, self._shadow_views = {}, {}
         shutil.rmtree(self.run.directory / "views", ignore_errors=True)
 
-    def _make_views(self, adversary: str) -> Iterable[tuple[Assignment, View]]:
-        run = self.run
-        channel, aggregator = run.parts.channel, run.parts.aggregator
-        if self._traits is None:
-            self._traits = traits(channel, run.transcript.public)
-        precision = run.spec.federation.release_precision
-        for number, one in enumerate(adversaries.assignments(adversary, run.transcript.public.silos)):
-            where = run.directory / "views" / f"{adversary}-{number}"
-            view = build(run.transcript, channel, aggregator, adversary, one, where, precision, traits=self._traits)
-            yield one, view
-
-    def _tools(self, name: str, adversary: str, number: int) -> LentTools:
-        rng = self.materials.streams.generator(f"attack/{name}/{adversary}", number)
-        return LentTools(self.materials, self.memo, rng, self._released_adapters())
-
-    def _released_adapters(self) -> dict[str, Array]:
-        if self._released is None:
-            size = self.materials.model.layout.size
-            sent = (m for m in self.run.transcript.messages() if PUBLIC in m.receivers and not m.thinned)
-            adapters = (decode_adapter(m.frames(), size) for m in sent)
-            self._released = {adapter_handle(a): a for a in adapters}
+    @property
+    def released(self) -> dict[str, Array]:
+        """Released adapters of the run, and of the shadow federations that were asked for, by handle."""
+        for transcript in (self.run.transcript, *(shadow.transcript for shadow in self._in_use)):
+            if transcript.root not in self._known_releases:
+                self._known_releases.add(transcript.root)
+                self._released |= _released(transcript, self.materials.model.layout.size)
         return self._released
 
-    # -- membership ------------------------------------------------------------------------------------------------
 
-    def _membership(
-        self, name: str, attack: Attack, adversary: str, views: Sequence[tuple[Assignment, View]]
-    ) -> Assessment:
-        ids: list[str] = []
-        scores: dict[str, list[NDArray[np.float64]]] = {}
-        reads: dict[str, None] = {}
-        missing: dict[str, str] = {}
-        for number, (assignment, view) in enumerate(views):
-            tools = self._tools(name, adversary, number)
-            rng = self.materials.streams.generator("questions", number)
-            asked = queries(self.run.planting, assignment.victims, rng)
-            guesses = attack.infer(view, self._candidates(asked), tools)
-            _check_guesses(guesses.scores, len(asked.candidates))
-            if scores and set(scores) != set(guesses.scores):
-                raise SiloBenchError(f"{name} gives different scores for different coalitions of {adversary}")
-            ids += asked.candidates
-            for key, values in guesses.scores.items():
-                scores.setdefault(key, []).append(np.asarray(values, dtype=np.float64))
-            reads.update(dict.fromkeys(guesses.reads))
-            missing.update(guesses.missing)
-        joined = {key: np.concatenate(parts) for key, parts in scores.items()}
-        sheet = self._membership_sheet(ids, joined)
-        scored = games.leakage(sheet)
-        note = "; ".join([scored.note, *(f"no {key}: {why}" for key, why in missing.items())]).strip("; ")
-        return Assessment("void" if scored.void else "ok", tuple(reads), scored.leakage, sheet.to_json(), note)
-
-    def _candidates(self, asked: Queries) -> Candidates:
-        tokens = self.materials.tokens(asked.candidates)
-        return Candidates(asked.opaque, asked.silos, self.materials.texts(asked.candidates), tokens)
-
-    def _membership_sheet(self, ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]]) -> Sheet:
-        planting = self.run.planting
-        members = {i for held in planting.members.values() for i in held}
-        holder = {i: name for name, held in self.materials.pool.silos.items() for i in held}
-        member = np.array([i in members for i in ids])
-        clusters = np.array([self.materials.pool.clusters[i] for i in ids])
-        return membership.make_sheet(
-            ids, [holder[i] for i in ids], clusters, member, scores, self._no_view(tuple(ids), member, clusters)
-        )
-
-    def _no_view(
-        self, ids: tuple[str, ...], member: NDArray[np.bool_], clusters: NDArray[np.int64]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """The baseline's scores, which no view changes: computed once for the same candidates."""
-        order = tuple(sorted(ids))
-        if self._baseline is None or self._baseline[0] != order:
-            at = {i: k for k, i in enumerate(ids)}
-            rows = [at[i] for i in order]
-            tokens = self.materials.tokens(order)
-            stats = LentTools(self.materials, self.memo, np.random.default_rng(0), {}).token_stats(None, tokens)
-            texts = self.materials.texts(order)
-            self._baseline = (order, baseline(tokens, stats, texts, member[rows], clusters[rows]))
-        position = {i: k for k, i in enumerate(order)}
-        rows = [position[i] for i in ids]
-        return {key: values[rows] for key, values in self._baseline[1].items()}
-
-    # -- reconstruction --------------------------------------------------------------------------------------------
-
-    def _reconstruction(
-        self, name: str, attack: Attack, adversary: str, views: Sequence[tuple[Assignment, View]]
-    ) -> Assessment:
-        targets: list[Target] = []
-        answers: list[Reconstruction] = []
-        for number, (assignment, view) in enumerate(views):
-            asked = [t for r in attack.rounds for v in assignment.victims if (t := self._target(r, v)) is not None]
-            answers += attack.reconstruct(view, asked, self._tools(name, adversary, number))
-            targets += asked
-        if not targets:
-            return Assessment("not-applicable", note="no silo trained in the rounds that the attack is asked about")
-        population = self._tools(name, adversary, 0).population
-        guessed = baselines.no_update(targets, population, self.materials.model.vocab_size)
-        truth = [self._trained(t) for t in targets]
-        graded = reconstruction.grade(targets, truth, answers, guessed, self.materials.model.decode)
-        scored = games.leakage(graded.sheet)
-        reads = tuple(dict.fromkeys(a.reads for a in answers if a.reads))
-        status: Status = "void" if scored.void else "ok"
-        return Assessment(status, reads, scored.leakage, graded.sheet.to_json(), scored.note, graded.details)
-
-    def _target(self, round: int, victim: str) -> Target | None:
-        training = self.run.transcript.training(round).get(victim) if round <= self.run.transcript.committed() else None
-        if training is None or not any(training["batches"]):
-            return None
-        distinct = len({row for batch in training["batches"] for row in batch})
-        return Target(round, victim, distinct, int(training["steps"]))
-
-    def _trained(self, target: Target) -> list[tuple[int, ...]]:
-        """The token ids of the records that the target's silo trained on in its round."""
-        run = self.run
-        tokens = training_tokens(target.silo, run.spec, self.materials, run.parts, run.planting)
-        batches = run.transcript.training(target.round)[target.silo]["batches"]
-        rows = sorted({int(row) for batch in batches for row in batch})
-        return [tuple(int(i) for i in tokens.ids[row, : tokens.lengths[row]]) for row in rows]
+def _released(transcript: Transcript, size: int) -> dict[str, Array]:
+    sent = (m for m in transcript.messages() if PUBLIC in m.receivers and not m.thinned)
+    adapters = (decode_adapter(m.frames(), size) for m in sent)
+    return {adapter_handle(a): a for a in adapters}
 
 
 def _readable(view: View, attack: Attack) -> bool:
     return any(reading.kind in attack.needs for reading in view.readings)
 
 
-def _nothing(views: Sequence[tuple[Assignment, View]], attack: Attack) -> Assessment:
+def _nothing(views: Sequence[View], attack: Attack) -> Assessment:
     """Nothing that the attack needs was opened: because it was dropped from the disk, or because it did not open."""
-    thinned = sorted({f"round {r} {stage} of {sender}" for _, v in views for r, stage, sender in v.thinned})
+    thinned = sorted({f"round {r} {stage} of {sender}" for view in views for r, stage, sender in view.thinned})
     if thinned:
         return Assessment("thinned", note=f"dropped to hold the disk budget: {', '.join(thinned[:5])}")
-    kinds = sorted({reading.kind for _, view in views for reading in view.readings})
+    kinds = sorted({reading.kind for view in views for reading in view.readings})
     opened = f" (what opened: {', '.join(kinds)})" if kinds else ""
     return Assessment("nothing-opened", note=f"no {' or '.join(sorted(attack.needs))} opened{opened}")
-
-
-def _check_guesses(scores: Mapping[str, NDArray[np.float64]], n: int) -> None:
-    if not scores:
-        raise SiloBenchError("the attack returned no score")
-    for key, values in scores.items():
-        if np.shape(values) != (n,):
-            raise SiloBenchError(f"score '{key}' has shape {np.shape(values)}, expected one number for each of {n}")

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from bench.update import Array
     from bench.view import Reading, View
 
-GameName = Literal["membership", "reconstruction"]
+#: a game's name, as in ``bench.games.catalog``
+GameName = str
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
+from bench.games.catalog import GAMES
 from bench.result import Result
 from bench.rows import Entry, Row, rows
 from bench.tables import (
@@ -31,7 +32,6 @@ WHO = {
     "server+silo": "the server together with one silo",
     "all-but-one": "the server together with every silo but the victim",
 }
-_FIGURE = {"membership": "AUC", "reconstruction": "recall"}
 _ASCII = str.maketrans({"—": "-", "∞": "infinite", "ε": "epsilon", "δ": "delta", "…": "..."})
 _PLAIN_WIDTH = 132
 
@@ -95,7 +95,7 @@ def _table(chosen: Sequence[Row], terminal: bool, width: int | None) -> str:
 def _cells(row: Row, entry: Entry) -> tuple[str, ...]:
     read = dict.fromkeys(text for result in entry.results for text in result.reads)
     figure, beside = entry.headline, entry.baseline
-    leakage = f"{_FIGURE[entry.game]} {with_interval(figure.value, figure.low, figure.high)}" if figure else "—"
+    leakage = f"{GAMES[entry.game].label} {with_interval(figure.value, figure.low, figure.high)}" if figure else "—"
     return (
         row.adversary,
         entry.attack,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from bench.assets import Assets
     from bench.federation.parts import Parts
     from bench.materials import Materials, Workshop
-    from bench.training import TrainedRun
+    from bench.training import ShadowRun, TrainedRun
 
 #: bytes of messages kept per run before frames of middle rounds are dropped
 TRANSCRIPT_BUDGET = 8 * 2**30
@@ -115,6 +115,7 @@ class Runner:
         self.store, self.plugins, self.preset, self.progress = store, plugins, preset, progress
         self.budget, self.assets = budget, assets
         self._workshop: Workshop | None = None
+        self._shadow_runs: dict[str, ShadowRun] = {}
 
     def pinned(self, cell: Cell) -> Cell:
         """The cell with its model's revision filled in (a hub's commit, a local directory's SHA-256), so that its
@@ -173,7 +174,7 @@ class Runner:
         from bench.assess import Assessor
         from bench.lender import Memo
 
-        assessor = Assessor(run, materials, Memo())
+        assessor = Assessor(run, materials, Memo(), lambda count: self._shadows(run, count))
         built = {canonical_json(c.attack): self._attack(c.attack) for c in cells}
         # by adversary, so that its views are built once for all attacks
         order = sorted(cells, key=lambda c: [x.adversary for x in cells].index(c.adversary))
@@ -186,6 +187,26 @@ class Runner:
                     step(f"{cell.attack.name} as {cell.adversary}")
         finally:
             assessor.drop_views()
+
+    def _shadows(self, run: TrainedRun, count: int) -> list[ShadowRun]:
+        """The first ``count`` shadow federations of ``run``, from the store where they are fresh, else trained."""
+        from bench.training import shadow_specs
+
+        return [self._shadow(Job(spec, run.seed, ())) for spec in shadow_specs(run.spec, count)]
+
+    def _shadow(self, job: Job) -> ShadowRun:
+        from bench.training import ShadowRun, federate
+
+        run_id = job.spec.run_id(job.seed)
+        if run_id not in self._shadow_runs:
+            with self.store.lock(run_id, wait=True):
+                parts, materials = self._prepare(job, refresh=False)
+                with self._rounds(job) as on_round:
+                    _, transcript, planting = federate(
+                        job.spec, job.seed, materials, parts, self.store, self.budget, on_round
+                    )
+            self._shadow_runs[run_id] = ShadowRun(run_id, transcript, planting)
+        return self._shadow_runs[run_id]
 
     def _train(self, job: Job, refresh: bool) -> tuple[TrainedRun, Materials]:
         from bench.training import train
@@ -215,7 +236,8 @@ class Runner:
     def _rounds(self, job: Job) -> Iterator[Callable[[int], None]]:
         """Shows a training's progress, round by round."""
         rounds = job.spec.federation.rounds
-        with self.progress.task(f"training {job.spec.defense_name}", rounds) as step:
+        shadow = f", shadow {job.spec.shadow}" if job.spec.shadow else ""
+        with self.progress.task(f"training {job.spec.defense_name}{shadow}", rounds) as step:
             yield lambda r: step(f"round {r + 1} of {rounds}") if r >= 0 else None
 
     def validation(self, job: Job) -> Utility:

@@ -7,9 +7,10 @@ are no part of any of them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from bench.config import Config, digest
 
@@ -92,8 +93,17 @@ class PoolSpec(Config):
     max_tokens: int = Field(48, ge=4, le=8192)
 
 
+#: fields of a RunSpec that came later: left out of its canonical text where they have their default, so that the
+#: identities of runs without them stay what they were
+_LATER: Mapping[str, Any] = {"shadow": 0}
+
+
 class RunSpec(Config):
-    """All that one training depends on, but the seed."""
+    """All that one training depends on, but the seed.
+
+    ``shadow``: 0 is the run that attacks are scored on; k the k-th federation of the same kind under another planting,
+    and with other public randomness in its silos' training. Each may be a target in turn.
+    """
 
     schema_version: Literal[1] = SPEC_SCHEMA  # type: ignore[assignment]
     task: PluginSpec
@@ -103,6 +113,12 @@ class RunSpec(Config):
     defense: tuple[PluginSpec, ...]
     behaviour: Literal["passive"] = "passive"
     secret_seed: int | None = Field(None, ge=0)
+    shadow: int = Field(0, ge=0, le=100_000)
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
 
     @model_validator(mode="after")
     def _dropouts_name_silos_and_rounds(self) -> RunSpec:
@@ -124,8 +140,10 @@ class RunSpec(Config):
     def planting_id(self, seed: int) -> str:
         """Identity of the game's secret: task, model's token limits, pool, partition and seed, not the defense."""
         f = self.federation
+        shadow = {"shadow": self.shadow} if self.shadow else {}
         return digest(
             {
+                **shadow,
                 "task": self.task.model_dump(mode="json"),
                 "pool": self.pool.model_dump(mode="json"),
                 "model": self.model.name,

@@ -18,16 +18,19 @@ def _words(text: str) -> list[int]:
 
 
 class Streams:
-    """Public randomness: ``seed`` is in the result, so anyone may redraw these numbers."""
+    """Public randomness: ``seed`` is in the result, so anyone may redraw these numbers. ``prefix``: of every stream's
+    name."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, prefix: str = "") -> None:
         if seed < 0:
             raise ValueError(f"a seed is a non-negative integer, not {seed}")
-        self.seed = seed
+        self.seed, self.prefix = seed, prefix
 
     def generator(self, name: str, *indices: int) -> np.random.Generator:
         """The stream ``name`` (for instance ``"silo"``) at ``indices`` (for instance silo and round)."""
-        return np.random.Generator(np.random.PCG64(np.random.SeedSequence([self.seed, *_words(name), *indices])))
+        return np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence([self.seed, *_words(self.prefix + name), *indices]))
+        )
 
 
 class SecretStreams:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
+from bench.games.catalog import GAMES
 from bench.result import Claim, Leakage, Result, Utility
 from bench.spec import ADVERSARIES
 
 DASH = "—"
 #: statuses under which a row's figures count
 COUNTED = frozenset({"ok", "thinned"})
-Game = Literal["membership", "reconstruction"]
-HEADLINE: Mapping[Game, str] = {"membership": "auc", "reconstruction": "token_recall"}
+#: a game's name (``bench.games.catalog``)
+Game = str
+HEADLINE: Mapping[Game, str] = {name: game.headline for name, game in GAMES.items()}
 #: the same figure of a baseline that sees no view
-BASELINE: Mapping[Game, str] = {"membership": "auc:baseline", "reconstruction": "token_recall:baseline"}
+BASELINE: Mapping[Game, str] = {name: game.baseline for name, game in GAMES.items()}
 
 
 def figure(result: Result, name: str) -> Leakage | None:

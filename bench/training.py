@@ -29,7 +29,7 @@ from bench.plugins import Plugins
 from bench.result import Utility
 from bench.spec import RunSpec
 from bench.store import Store
-from bench.streams import SecretStreams
+from bench.streams import SecretStreams, Streams
 from bench.tokens import Tokens
 from bench.transcript import Transcript
 
@@ -54,6 +54,22 @@ class TrainedRun:
     nominal_sizes: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class ShadowRun:
+    """An ordinary run of the same spec under another planting: what attacks learn from."""
+
+    run_id: str
+    transcript: Transcript
+    planting: Planting
+
+
+def shadow_specs(spec: RunSpec, count: int) -> list[RunSpec]:
+    """The first ``count`` runs of the same kind as ``spec`` other than itself; the run that is numbered 0 among them
+    where ``spec`` is a shadow itself."""
+    numbers = [k for k in range(count + 1) if k != spec.shadow][:count]
+    return [spec.model_copy(update={"shadow": k}) for k in numbers]
+
+
 def build_parts(spec: RunSpec, plugins: Plugins) -> Parts:
     """Raises UsageError where the named defenses don't combine."""
     named = [(p.name, plugins.find("defense", p.name).build(p.config)) for p in spec.defense]
@@ -65,7 +81,8 @@ def draw_planting(spec: RunSpec, seed: int, materials: Materials, store: Store) 
     planting_id = spec.planting_id(seed)
 
     def draw() -> str:
-        secret = SecretStreams(f"game/{seed}", spec.secret_seed)
+        owner = f"game/{seed}" + (f"/{spec.shadow}" if spec.shadow else "")
+        secret = SecretStreams(owner, spec.secret_seed)
         return plant(planting_id, materials.pool.silos, materials.pool.clusters, spec.pool.share, secret).to_json()
 
     return Planting.from_json(store.draw_planting(planting_id, draw))
@@ -202,6 +219,7 @@ def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, plantin
         federation=federation,
         initial=materials.model.initial_adapter(materials.streams.generator("initial adapter")),
         streams=materials.streams,
+        orders=Streams(seed, f"shadow {spec.shadow}/" if spec.shadow else ""),
         secret_seed=spec.secret_seed,
         tokens=lambda name: training_tokens(name, spec, materials, parts, planting),
         nominal_sizes=dict.fromkeys(silos, nominal),

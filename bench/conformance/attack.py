@@ -9,10 +9,11 @@ from typing import get_args
 import numpy as np
 
 from bench.assess import Assessment
-from bench.attack import Attack, GameName, Target
+from bench.attack import Attack, Target
 from bench.config import Config
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.playground import CANDIDATES, Playground, playground
+from bench.games.catalog import GAMES
 from bench.plugins import Plugin
 from bench.spec import ADVERSARIES
 from bench.view import Kind
@@ -48,7 +49,7 @@ class _Subject:
         built = self.plugin.build(self.config)
         expect(isinstance(built, Attack), f"build returned {type(built).__name__}, not an Attack.")
         attack: Attack = built
-        expect(attack.game in get_args(GameName), f"'game' is {attack.game!r}, not {' or '.join(get_args(GameName))}.")
+        expect(attack.game in GAMES, f"'game' is {attack.game!r}, not {' or '.join(GAMES)}.")
         unknown = sorted(set(attack.needs) - set(get_args(Kind)))
         expect(not unknown, f"'needs' names {unknown[:1]}; readings are of kind {', '.join(get_args(Kind))}.")
         expect(attack.needs, "'needs' is empty: an attack that reads nothing is a baseline.")
@@ -107,8 +108,11 @@ class _Subject:
         ground = self.ground
         ids = sorted(i for v in ground.view.victims for i in ground.materials.pool.silos[v])
         order = np.random.default_rng(3).permutation(len(ids))
-        one = self.attack.infer(ground.view, ground.candidates(ids), ground.tools()).scores
-        other = self.attack.infer(ground.view, ground.candidates([ids[k] for k in order]), ground.tools()).scores
+        shuffled = [ids[k] for k in order]
+        one, other = (
+            self.attack.infer(ground.view, ground.candidates(asked), ground.tools(asked, self.attack.shadows)).scores
+            for asked in (ids, shuffled)
+        )
         expect(set(one) == set(other), "it gives other scores when the candidates are shuffled.")
         for name in one:
             before, after = np.asarray(one[name], float), np.asarray(other[name], float)

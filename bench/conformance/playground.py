@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,20 +16,21 @@ from bench.assets import Assets
 from bench.attack import Attack, Candidates, GameName
 from bench.conformance.fixtures import sentences
 from bench.defense import Defense
-from bench.federation.adapters import decode_adapter
 from bench.federation.parts import fill
 from bench.games.planting import plant
 from bench.lender import LentTools, Memo
 from bench.materials import Corpus, Materials
 from bench.model import LoraModel
-from bench.parties import PUBLIC
+from bench.plays.table import Seat
+from bench.plays.table import tools as lend
 from bench.pool import build_pool
 from bench.spec import FederationSpec, LocalSpec, LoraSpec, ModelSpec, PluginSpec, PoolSpec, RunSpec
 from bench.store import Store
 from bench.streams import SecretStreams, Streams
 from bench.task import Record, Task
-from bench.training import TrainedRun, train
-from bench.view import View, adapter_handle, build
+from bench.training import ShadowRun, TrainedRun, federate, shadow_specs, train
+from bench.update import Array
+from bench.view import View, build
 
 SECRET_SEED = 11
 #: over all silos; half of them are trained on
@@ -69,10 +70,11 @@ class Playground:
     materials: Materials
     folder: tempfile.TemporaryDirectory[str]
     memo: Memo
+    _trained: dict[int, ShadowRun] = field(default_factory=dict)
 
     def assess(self, name: str, attack: Attack, adversary: str) -> Assessment:
         """The attack as a run would make and score it."""
-        return Assessor(self.run, self.materials, self.memo).assess(name, attack, adversary)
+        return Assessor(self.run, self.materials, self.memo, self.shadows).assess(name, attack, adversary)
 
     def with_other_truth(self) -> Playground:
         """The same run, scored against members that were drawn independently of those it was trained on."""
@@ -89,13 +91,34 @@ class Playground:
         directory = Path(self.folder.name) / "view"
         return build(run.transcript, run.parts.channel, run.parts.aggregator, "all-but-one", assignment, directory)
 
-    def tools(self) -> LentTools:
-        """Fresh tools, with randomness that is the same every time."""
-        size = self.materials.model.layout.size
-        sent = [m for m in self.run.transcript.messages() if PUBLIC in m.receivers]
-        released = [decode_adapter(message.frames(), size) for message in sent]
-        rng = np.random.default_rng(0)
-        return LentTools(self.materials, self.memo, rng, {adapter_handle(values): values for values in released})
+    def tools(self, asked: Sequence[str] = (), shadows: int = 0) -> LentTools:
+        """Fresh tools at ``view``, with randomness that is the same every time. ``asked``: the candidates' ids."""
+        assignment = assignments("all-but-one", self.run.transcript.public.silos)[0]
+        seen = tuple((self._shadow_view(shadow), shadow.planting) for shadow in self.shadows(shadows))
+        return lend(self, "check", "all-but-one", Seat(0, assignment, self.view, seen), asked)
+
+    @property
+    def released(self) -> dict[str, Array]:
+        """Released adapters by handle."""
+        return Assessor(self.run, self.materials, self.memo).released
+
+    def shadows(self, count: int) -> list[ShadowRun]:
+        """The first ``count`` shadow federations, trained once."""
+        return [self._shadow(spec) for spec in shadow_specs(self.run.spec, count)]
+
+    def _shadow(self, spec: RunSpec) -> ShadowRun:
+        if spec.shadow not in self._trained:
+            store = Store(Path(self.folder.name))
+            _, transcript, planting = federate(spec, 0, self.materials, self.run.parts, store)
+            self._trained[spec.shadow] = ShadowRun(spec.run_id(0), transcript, planting)
+        return self._trained[spec.shadow]
+
+    def _shadow_view(self, shadow: ShadowRun) -> View:
+        directory = Path(self.folder.name) / f"view-{shadow.run_id}"
+        if not directory.exists():
+            parts, assignment = self.run.parts, assignments("all-but-one", shadow.transcript.public.silos)[0]
+            build(shadow.transcript, parts.channel, parts.aggregator, "all-but-one", assignment, directory)
+        return View.load(directory)
 
     def candidates(self, ids: Sequence[str]) -> Candidates:
         """What an attack is asked about ``ids``."""
@@ -106,7 +129,7 @@ class Playground:
 
 def playground(game: GameName) -> Playground:
     """Train it: a few seconds."""
-    federation = _MEMBERSHIP if game == "membership" else _RECONSTRUCTION
+    federation = _RECONSTRUCTION if game == "reconstruction" else _MEMBERSHIP
     spec = RunSpec(
         task=PluginSpec(name="sentences"),
         model=ModelSpec(name="tiny"),
@@ -117,7 +140,7 @@ def playground(game: GameName) -> Playground:
         defense=(PluginSpec(name="plain"),),
         secret_seed=SECRET_SEED,
     )
-    materials = _materials(spec, Sentences(WORDS[game]))
+    materials = _materials(spec, Sentences(WORDS.get(game, 8)))
     folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
     run = train(spec, 0, materials, fill(Defense()), Store(Path(folder.name)))
     return Playground(run, materials, folder, Memo())

@@ -12,7 +12,7 @@ from bench.defense import State, TrainJob
 from bench.errors import SiloBenchError
 from bench.federation.adapters import encode_adapter
 from bench.federation.handed import decode_records, joined
-from bench.federation.setup import Prefixed, Setup, learning_rate
+from bench.federation.setup import Prefixed, Setup, keep_global, learning_rate, to_release
 from bench.federation.silo import metered
 from bench.parties import PUBLIC
 
@@ -32,7 +32,9 @@ class Server:
         elif stage == "train":
             self._train(round)
         elif stage == "release":
-            yield Outgoing((PUBLIC,), encode_adapter(self._global(), self.setup.federation.release_precision))
+            held = to_release(self.state)
+            precision = self.setup.federation.release_precision
+            yield Outgoing((PUBLIC,), encode_adapter(self._global() if held is None else held, precision))
 
     def _channel(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
         setup = self.setup
@@ -41,8 +43,7 @@ class Server:
         for opened_round, opened in setup.meter.stream(f"channel:{stage}", endpoint.opened()):
             with setup.meter.measure("aggregate"):
                 after = setup.applied(self.me, opened_round, opened, self._global(), self.state)
-            self.state["global/values"] = after
-            self.state["global/round"] = np.array(round + 1)
+            keep_global(self.state, setup.federation, after, round + 1)
 
     def _train(self, round: int) -> None:
         """One round of training on the records that silos handed over, all together."""
@@ -58,15 +59,14 @@ class Server:
             round=round,
             rounds=setup.public.rounds,
             nominal_size=sum(setup.nominal_sizes[name] for name in handed),
-            order=setup.streams.generator("server", round),
+            order=setup.order("server", round),
             secret=setup.secret(self.me),
             state=Prefixed(self.state, "trainer/"),
         )
         setup.model.set_adapter(self._global())
         with setup.meter.measure("train"):
             setup.recorder.training[self.me] = setup.parts.trainer.train(job)
-        self.state["global/values"] = setup.model.get_adapter()
-        self.state["global/round"] = np.array(round + 1)
+        keep_global(self.state, setup.federation, setup.model.get_adapter(), round + 1)
 
     def _broadcast(self, round: int) -> Iterator[Outgoing]:
         """Every round to its participants where the server opens sums; else only the start, to all silos."""

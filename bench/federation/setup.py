@@ -44,7 +44,8 @@ class Recorder:
 
 @dataclass
 class Setup:
-    """Shared by the in-process parties. ``tokens`` gives a silo its own records only."""
+    """Shared by the in-process parties. ``tokens`` gives a silo its own records only. ``orders``: the streams of the
+    order in which records are trained on; None: ``streams``."""
 
     model: LoraModel
     parts: Parts
@@ -55,12 +56,18 @@ class Setup:
     secret_seed: int | None
     tokens: Callable[[str], Tokens]
     nominal_sizes: Mapping[str, int]
+    orders: Streams | None = None
     meter: Meter = field(default_factory=Meter)
     recorder: Recorder = field(default_factory=Recorder)
 
+    def order(self, party: str, *indices: int) -> np.random.Generator:
+        """In which order a party takes its records."""
+        return (self.orders or self.streams).generator(party, *indices)
+
     def secret(self, party: str) -> SecretStreams:
         """The party's own secret randomness."""
-        return SecretStreams(f"{party}/{self.streams.seed}", self.secret_seed)
+        prefix = self.orders.prefix if self.orders is not None else ""
+        return SecretStreams(f"{prefix}{party}/{self.streams.seed}", self.secret_seed)
 
     def context(self, round: int, start: Array) -> RoundContext:
         """What everybody knows of a round that starts from the global adapter ``start``."""
@@ -82,9 +89,9 @@ class Setup:
             endpoint.records = lambda: encode_records(self.tokens(me), self.model.vocab_size)
         return endpoint
 
-    def applied(self, me: str, round: int, opened: Opened, start: Array, state: State) -> Array:
-        """The global adapter after a sum that ``me`` opened, from the one before; the sum is noted. ``state``: the
-        party's."""
+    def applied(self, me: str, round: int, opened: Opened, start: Array, state: State) -> NDArray[np.floating]:
+        """The global adapter after a sum that ``me`` opened, as exactly as it was computed, from the one before; the
+        sum is noted. ``state``: the party's."""
         parts, known = self.parts, self.context(round, start)
         public = {f.name: getattr(known, f.name) for f in fields(known)}
         context = OpenContext(**public, secret=self.secret(me), support=lambda: parts.support(known))
@@ -97,12 +104,28 @@ class Setup:
 
 def moved(
     aggregator: Aggregator, total: NDArray[np.floating], weights: Sequence[int], start: Array, memory: State
-) -> Array:
-    """The next global adapter: the aggregator's own, moved on by its optimiser's step."""
+) -> NDArray[np.floating]:
+    """The next global adapter: the aggregator's own, moved on by its optimiser's step. Not yet rounded to float32."""
     after = aggregator.apply(total, weights, start)
     change = after.astype(np.float64) - start
     step = aggregator.step(change, memory)
-    return after if step is change else (start + step).astype(np.float32)
+    return after if step is change else start + step
+
+
+def keep_global(state: State, federation: FederationSpec, values: NDArray[np.floating], round: int) -> None:
+    """Keep a global adapter as float32, which the next round ``round`` is trained from; and beside it as it was
+    computed, where a release is to carry more than float32."""
+    state["global/values"] = values.astype(np.float32)
+    state["global/round"] = np.array(round)
+    state.pop("global/exact", None)
+    if federation.release != "none" and federation.release_precision == "float64" and values.dtype == np.float64:
+        state["global/exact"] = values
+
+
+def to_release(state: State) -> NDArray[np.floating] | None:
+    """What a party that holds a global adapter releases of it, before rounding; None where it holds none."""
+    held = state.get("global/exact", state.get("global/values"))
+    return None if held is None else np.asarray(held)
 
 
 def participants(federation: FederationSpec, streams: Streams) -> tuple[tuple[str, ...], ...]:

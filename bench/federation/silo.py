@@ -12,7 +12,16 @@ from bench.channel import Endpoint, Message, Outgoing
 from bench.defense import Mechanism, State, TrainJob, Transform, TransformContext
 from bench.errors import SiloBenchError
 from bench.federation.adapters import decode_adapter, encode_adapter
-from bench.federation.setup import Prefixed, Setup, drop_update, learning_rate, load_update, save_update
+from bench.federation.setup import (
+    Prefixed,
+    Setup,
+    drop_update,
+    keep_global,
+    learning_rate,
+    load_update,
+    save_update,
+    to_release,
+)
 from bench.parties import PUBLIC, silo_index
 from bench.update import Update
 
@@ -33,7 +42,8 @@ class Silo:
             self._train(round)
         elif stage == "release":
             precision = self.setup.federation.release_precision
-            yield Outgoing((PUBLIC,), encode_adapter(self._global(), precision))
+            held = to_release(self.state)
+            yield Outgoing((PUBLIC,), encode_adapter(self._global() if held is None else held, precision))
         else:
             yield from self._channel(stage, round, rest)
 
@@ -48,10 +58,9 @@ class Silo:
             latest = max(received, key=lambda m: m.round)
             self._set_global(decode_adapter(latest.frames(), self.setup.public.layout.size), latest.round)
 
-    def _set_global(self, values: NDArray[np.float32], round: int) -> None:
+    def _set_global(self, values: NDArray[np.floating], round: int) -> None:
         """``round``: the next round to be trained from these values."""
-        self.state["global/values"] = values
-        self.state["global/round"] = np.array(round)
+        keep_global(self.state, self.setup.federation, values, round)
 
     def _channel(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
         setup = self.setup
@@ -81,7 +90,7 @@ class Silo:
             round=round,
             rounds=setup.public.rounds,
             nominal_size=setup.nominal_sizes[self.me],
-            order=setup.streams.generator("silo", index, round),
+            order=setup.order("silo", index, round),
             secret=self.secret,
             state=Prefixed(self.state, "trainer/"),
         )
