@@ -1,14 +1,15 @@
 """Membership inference from likelihoods: was this record trained on?
 
 One forward pass of the last adapter that the adversary opened over each candidate, and one of the base model, give the
-whole family: loss, zlib, Min-K%, Min-K%++, and each less its value under the base model. Where records themselves are
+whole family: loss, zlib, Min-K%, Min-K%++, accuracy, each less its value under the base model, and the scores that
+compare the two models token by token: the error zone and sliding windows. Where records themselves are
 read in clear, how much of the candidate stands in one of them is a score too. Every score is returned by name; the game
 chooses among them without looking at the fold that it reports on.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,15 @@ api = 1
 
 Scores = NDArray[np.float64]
 
+#: scores that compare with the base model themselves
+PAIRED = frozenset({"ez", *scores.VOTES})
+
 
 class Config(BaseConfig):
-    """``fractions``: the k of Min-K% and Min-K%++, each in (0, 1]."""
+    """``fractions``: the k of Min-K% and Min-K%++, each in (0, 1]. ``windows``: lengths of windows, in tokens."""
 
     fractions: tuple[float, ...] = Field((0.1, 0.2, 0.3), min_length=1, max_length=20)
+    windows: tuple[Annotated[int, Field(ge=1, le=10_000)], ...] = Field(scores.WINDOWS, min_length=1, max_length=100)
 
     @field_validator("fractions")
     @classmethod
@@ -46,13 +51,14 @@ class Likelihood(Attack):
     needs = frozenset({"query", "adapter", "upload"})
 
     def __init__(self, config: Config) -> None:
-        self.fractions = config.fractions
+        self.fractions, self.windows = config.fractions, config.windows
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """Scores for every candidate. A silo of which nothing opened is scored under the base model, which knows no
         member, and ``reads`` says so."""
         tuned: dict[str, Scores] = {}
         base: dict[str, Scores] = {}
+        pair: dict[str, Scores] = {}
         missing: dict[str, str] = {}
         reads: dict[str, None] = {}
         for silo, rows in _by_silo(candidates).items():
@@ -60,14 +66,18 @@ class Likelihood(Attack):
             reads[describe(reading) if reading is not None else f"nothing of {silo}"] = None
             tokens = candidates.tokens.take(rows)
             texts = [candidates.texts[i] for i in rows]
-            for known, source in ((base, None), (tuned, reading)):
-                made, gone = scores.from_stats(tools.token_stats(source, tokens), texts, self.fractions)
+            before, after = tools.token_stats(None, tokens), tools.token_stats(reading, tokens)
+            for known, (made, gone) in (
+                (base, scores.from_stats(before, texts, self.fractions)),
+                (tuned, scores.from_stats(after, texts, self.fractions)),
+                (pair, scores.from_pair(after, before, self.windows)),
+            ):
                 missing |= gone
                 for name, values in made.items():
                     known.setdefault(name, np.full(len(candidates.ids), np.nan))[rows] = values
+        missing |= {f"{name}-base": reason for name, reason in missing.items() if name not in PAIRED}
         raw = {name: values for name, values in tuned.items() if name not in missing}
-        missing |= {f"{name}-base": reason for name, reason in missing.items()}
-        found = raw | scores.calibrated(raw, base)
+        found = raw | scores.calibrated(raw, base) | {name: v for name, v in pair.items() if name not in missing}
         if held := lookup.records_read(view):
             found["records"] = lookup.overlap(candidates, held)
             reads |= {f"records of {silo}": None for silo in sorted(held)}

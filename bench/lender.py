@@ -18,7 +18,7 @@ from bench.view import Reading, adapter_handle
 Adapter = NDArray[np.float32]
 
 
-Row = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+Row = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
 
 
 def record_digests(tokens: Tokens) -> list[bytes]:
@@ -46,15 +46,21 @@ class Memo:
         if fresh:
             part = tokens.take(list(fresh.values()))
             made = forward(part)
-            if made.mean is None or made.sd is None:
-                raise SiloBenchError("a forward pass gave no moments")
+            if made.mean is None or made.sd is None or made.first is None:
+                raise SiloBenchError("a forward pass gave no moments or first choices")
             for row, (d, n) in enumerate(zip(fresh, part.lengths, strict=True)):
-                self._known[adapter, d] = (made.logp[row, :n], made.mean[row, :n], made.sd[row, :n])
+                self._known[adapter, d] = (
+                    made.logp[row, :n],
+                    made.mean[row, :n],
+                    made.sd[row, :n],
+                    made.first[row, :n],
+                )
             self.forwarded += len(fresh)
         logp, mean, sd = (np.zeros(tokens.ids.shape, dtype=np.float32) for _ in range(3))
+        first = np.zeros(tokens.ids.shape, dtype=bool)
         for row, (d, n) in enumerate(zip(digests, tokens.lengths, strict=True)):
-            logp[row, :n], mean[row, :n], sd[row, :n] = self._known[adapter, d]
-        return TokenStats(logp, tokens.predicted, mean, sd)
+            logp[row, :n], mean[row, :n], sd[row, :n], first[row, :n] = self._known[adapter, d]
+        return TokenStats(logp, tokens.predicted, mean, sd, first=first)
 
 
 class LentTools(Tools):
@@ -73,6 +79,7 @@ class LentTools(Tools):
     def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
         if source is not None and source.kind == "query":
             stats = self._stats(self._resolve(source.handle), tokens)
+            # It prices text and writes text: a token's log-probability, and whether it would have come next.
             return replace(stats, mean=None, sd=None, choices=None)
         return self._stats(None if source is None else source.adapter, tokens)
 

@@ -51,6 +51,8 @@ class TokenStats:
     logp: natural log-probability of the token. mean, sd: mean and standard deviation of the log-probability over the
     model's next-token distribution at that position (Min-K%++, Zhang et al. 2024, eq. 3); None for an adversary
     that sees log-probabilities of the text only. choices: (n, k) log-probabilities of the k label tokens at ``answer``.
+    first: bool, whether no other token is likelier there (what greedy generation of one token tells); None where that
+    was not asked.
     """
 
     logp: NDArray[np.float32]
@@ -58,6 +60,7 @@ class TokenStats:
     mean: NDArray[np.float32] | None = None
     sd: NDArray[np.float32] | None = None
     choices: NDArray[np.float32] | None = None
+    first: NDArray[np.bool_] | None = None
 
     def losses(self) -> NDArray[np.float64]:
         """(n,) mean negative log-likelihood per record, in nats per token."""

@@ -52,6 +52,7 @@ def assert_stats_match(model: LoraModel, module: Any, tokens: Tokens, tolerance:
     assert stats.mean is not None
     assert stats.sd is not None
     assert stats.choices is not None
+    assert stats.first is not None
     with torch.no_grad():
         for row in range(len(tokens)):
             p = torch.softmax(own_logits(module, tokens, row), -1).numpy()
@@ -62,12 +63,14 @@ def assert_stats_match(model: LoraModel, module: Any, tokens: Tokens, tolerance:
                 assert stats.logp[row, t] == pytest.approx(log[t - 1, tokens.ids[row, t]], abs=tolerance)
                 assert stats.mean[row, t] == pytest.approx(mu, abs=tolerance)
                 assert stats.sd[row, t] == pytest.approx(sigma, abs=tolerance)
+                below = log[t - 1].max() - log[t - 1, tokens.ids[row, t]]
+                assert stats.first[row, t] == (below == 0) or below < tolerance
             at = tokens.answer[row]
             if at < 0:
                 assert np.isnan(stats.choices[row]).all()
             else:
                 assert stats.choices[row] == pytest.approx(log[at - 1, list(labels)], abs=tolerance)
-    for values in (stats.logp, stats.mean, stats.sd):
+    for values in (stats.logp, stats.mean, stats.sd, stats.first):
         assert (values[~tokens.predicted] == 0).all()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def records(count: int) -> Tokens:
 def fake(tokens: Tokens) -> TokenStats:
     """Statistics that are a function of the token alone, so that a misplaced row would show."""
     logp = np.where(tokens.predicted, -tokens.ids / 7.0, 0.0).astype(np.float32)
-    return TokenStats(logp, tokens.predicted, logp * 2, logp * 3)
+    return TokenStats(logp, tokens.predicted, logp * 2, logp * 3, first=tokens.predicted & (tokens.ids % 2 == 0))
 
 
 @given(st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=12), min_size=1, max_size=5))
@@ -35,13 +37,14 @@ def test_any_grouping_and_order_gives_the_same_rows_and_forwards_each_record_onc
         np.testing.assert_array_equal(found.logp, expected.logp)
         np.testing.assert_array_equal(found.mean, expected.mean)
         np.testing.assert_array_equal(found.sd, expected.sd)
+        np.testing.assert_array_equal(found.first, expected.first)
     assert memo.forwarded == len({row for rows in groups for row in rows})
 
 
 def test_adapters_are_kept_apart() -> None:
     memo, tokens = Memo(), records(3)
     first = memo.stats("a", tokens, fake)
-    other = memo.stats("b", tokens, lambda t: TokenStats(fake(t).logp + 1, t.predicted, fake(t).logp, fake(t).logp))
+    other = memo.stats("b", tokens, lambda t: replace(fake(t), logp=fake(t).logp + 1))
     assert memo.forwarded == 6
     assert not np.array_equal(first.logp, other.logp)
 

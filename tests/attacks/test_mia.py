@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,18 @@ class FakeTools(Tools):
             logp[row] = rng.normal(-4, 1) + rng.normal(0, 1.5, LENGTH)
             if source is not None:
                 silos = source.silos or set(SILOS)
-                own = np.random.default_rng((int(ids[0]), 7)).normal(0, 0.3)
-                logp[row] += own + self.gain * (self.member[ids[0]] and self.silo[ids[0]] in silos)
+                own = np.random.default_rng((int(ids[0]), 7))
+                logp[row] += (
+                    own.normal(0, 0.3)
+                    + own.normal(0, 1, LENGTH)
+                    + self.gain * (self.member[ids[0]] and self.silo[ids[0]] in silos)
+                )
         logp *= tokens.predicted
+        first = tokens.predicted & (logp > -2)
         if source is not None and source.kind == "query":
-            return TokenStats(logp, tokens.predicted)
+            return TokenStats(logp, tokens.predicted, first=first)
         flat = np.where(tokens.predicted, np.float32(1), np.float32(0))
-        return TokenStats(logp, tokens.predicted, -5 * flat, 2 * flat)
+        return TokenStats(logp, tokens.predicted, -5 * flat, 2 * flat, first=first)
 
 
 def setting(gain: float, seed: int = 0) -> tuple[Candidates, np.ndarray, FakeTools]:
@@ -86,13 +92,14 @@ def infer(view: Any, candidates: Candidates, tools: FakeTools, **config: Any) ->
 
 
 OUTSIDER = FakeView(dict.fromkeys(SILOS, reading("adapter")))
-NAMES = {"loss", "zlib", *(f"min-{k}%{s}" for k in (10, 20, 30) for s in ("", "++"))}
+NAMES = {"loss", "zlib", "accuracy", *(f"min-{k}%{s}" for k in (10, 20, 30) for s in ("", "++"))}
+PAIRED = {"ez", "wbc", "window-mean", "window-best"}
 
 
 def test_every_score_is_returned_by_name() -> None:
     candidates, _, tools = setting(2.0)
     guesses = infer(OUTSIDER, candidates, tools)
-    assert set(guesses.scores) == NAMES | {f"{name}-base" for name in NAMES}
+    assert set(guesses.scores) == NAMES | {f"{name}-base" for name in NAMES} | PAIRED
     assert all(values.shape == (N,) and np.isfinite(values).all() for values in guesses.scores.values())
     assert guesses.reads == ("adapter after round 2",)
     assert guesses.missing == {}
@@ -101,7 +108,7 @@ def test_every_score_is_returned_by_name() -> None:
 def test_a_planted_leak_is_found() -> None:
     candidates, member, tools = setting(2.0)
     guesses = infer(OUTSIDER, candidates, tools)
-    for name in ("loss-base", "zlib-base", "min-20%-base", "min-20%++-base"):
+    for name in ("loss-base", "zlib-base", "min-20%-base", "min-20%++-base", *PAIRED):
         assert auc(guesses.scores[name], member) > 0.95, name
     for name in ("loss", "min-20%", "min-20%++"):
         assert 0.7 < auc(guesses.scores[name], member) < auc(guesses.scores[f"{name}-base"], member), name
@@ -109,7 +116,7 @@ def test_a_planted_leak_is_found() -> None:
 
 def test_without_a_leak_it_knows_nothing() -> None:
     """|AUC - 1/2| stays below 4.9 standard deviations of the rank statistic under independence: 10^-6, two-sided,
-    shared out over the 16 scores."""
+    shared out over the 22 scores."""
     candidates, member, tools = setting(0.0)
     margin = 5.4 * np.sqrt((N + 1) / (12 * (N / 2) ** 2))
     for name, values in infer(OUTSIDER, candidates, tools).scores.items():
@@ -189,8 +196,24 @@ def test_a_query_interface_gives_no_distribution() -> None:
     assert {name for name in guesses.scores if "++" in name} == set()
     assert set(guesses.missing) == {f"min-{k}%++{s}" for k in (10, 20, 30) for s in ("", "-base")}
     assert all("query interface" in reason for reason in guesses.missing.values())
-    assert auc(guesses.scores["loss-base"], member) > 0.95
+    for name in ("loss-base", *PAIRED):
+        assert auc(guesses.scores[name], member) > 0.95, name
+    assert auc(guesses.scores["accuracy-base"], member) > 0.9, "eleven tokens, each right or wrong"
     assert guesses.reads == ("queries of the released model",)
+
+
+def test_without_first_choices_what_needs_them_is_missing_with_the_reason() -> None:
+    candidates, member, tools = setting(2.0)
+
+    class Prices(FakeTools):
+        def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
+            return replace(super().token_stats(source, tokens), first=None)
+
+    guesses = infer(OUTSIDER, candidates, Prices(tools.member, tools.silo, 2.0))
+    assert set(guesses.missing) == {"accuracy", "accuracy-base", "ez"}
+    assert all("first choice" in reason for reason in guesses.missing.values())
+    assert not set(guesses.missing) & set(guesses.scores)
+    assert auc(guesses.scores["wbc"], member) > 0.95
 
 
 def test_a_silo_that_did_not_open_gets_no_verdict() -> None:
@@ -199,13 +222,15 @@ def test_a_silo_that_did_not_open_gets_no_verdict() -> None:
     guesses = infer(view, candidates, tools)
     shut = np.array(candidates.silos) == "silo-2"
     assert (guesses.scores["loss-base"][shut] == 0).all()
+    for name in PAIRED:
+        assert (guesses.scores[name][shut] == (0.5 if name == "ez" else 0)).all(), name
     assert (guesses.scores["loss-base"][~shut] != 0).all()
     assert "nothing of silo-2" in guesses.reads
 
 
 def test_fractions_are_options() -> None:
     candidates, _, tools = setting(1.0)
-    names = set(infer(OUTSIDER, candidates, tools, fractions=(0.05, 1.0)).scores)
+    names = set(infer(OUTSIDER, candidates, tools, fractions=(0.05, 1.0), windows=(3,)).scores)
     assert {"min-5%", "min-100%", "min-5%++-base"} <= names
     assert "min-20%" not in names
 
@@ -216,12 +241,22 @@ def test_bad_fractions_are_refused(fractions: tuple[float, ...]) -> None:
         mia.Config(fractions=fractions)
 
 
+@pytest.mark.parametrize("windows", [(), (0,), (2, -1), (2.5,)])
+def test_bad_windows_are_refused(windows: tuple[int, ...]) -> None:
+    with pytest.raises(ValidationError):
+        mia.Config(windows=windows)
+
+
 def test_it_is_a_plug_in_that_imports_no_heavy_library() -> None:
     attack = mia.build(mia.Config())
     assert attack.game == "membership"
     assert attack.needs == {"query", "adapter", "upload"}
     assert mia.api == 1
-    for name in ("mia.py", "scores.py", "inversion.py"):
+    for name in (
+        "mia.py",
+        "scores.py",
+        "inversion.py",
+    ):
         tree = ast.parse((Path(mia.__file__).parent / name).read_text())
         top = {a.name for node in tree.body if isinstance(node, ast.Import) for a in node.names}
         top |= {str(node.module) for node in tree.body if isinstance(node, ast.ImportFrom)}
