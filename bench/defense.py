@@ -187,8 +187,9 @@ class Aggregator(ABC):
     @abstractmethod
     def apply(
         self, total: NDArray[np.floating], weights: Sequence[int], global_adapter: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """The next global adapter from the sum of the summands of silos with ``weights``."""
+    ) -> NDArray[np.floating]:
+        """The next global adapter from the sum of the summands of silos with ``weights``, as exactly as it is computed
+        (float64 where the release may carry it): whoever opens the sum rounds it to float32 before anybody trains."""
 
     def step(self, change: NDArray[np.float64], memory: State) -> NDArray[np.float64]:
         """How the global adapter moves where ``apply`` alone would move it by ``change``: a server optimiser's step.

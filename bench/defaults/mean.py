@@ -36,9 +36,9 @@ class Mean(Aggregator):
 
     def apply(
         self, total: NDArray[np.floating], weights: Sequence[int], global_adapter: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+    ) -> NDArray[np.floating]:
         mean = total.astype(np.float64) / sum(weights)
-        return (mean if self.of == "weights" else global_adapter + mean).astype(np.float32)
+        return np.asarray(mean if self.of == "weights" else global_adapter + mean)
 
     def implied_total(
         self, before: NDArray[np.float32], after: NDArray[np.float32], weights: Sequence[int]

@@ -93,7 +93,8 @@ class _Builder:
             if stage == "release":
                 self.released[after] = adapter_handle(values)
             if after not in self.adapters:
-                self._learn(after, values, f"{stage} of round {message.round}", rounding, False)
+                # whatever was sent, an adapter is held as float32 here, which is also what was trained from
+                self._learn(after, values, f"{stage} of round {message.round}", max(rounding, _EXACT), False)
 
     def _learn(self, round: int, values: Array, how: str, rounding: float, unchecked: bool) -> None:
         path = self._work / f"adapter-{round + 1}.npy"
@@ -185,7 +186,7 @@ class _Builder:
             memory = self._memory(round - 1)
             if memory is None:
                 return False
-            after = moved(self.aggregator, total, self._weights(round, silos), before.load(), memory)
+            after = moved(self.aggregator, total, self._weights(round, silos), before.load(), memory).astype(np.float32)
             verdict = self.truth.judge_adapter(round, after)
             if verdict.agrees:
                 self._memories[round] = memory

@@ -125,7 +125,7 @@ class Sloppy(Mean):
         if self.rule == "order":
             after = after + np.float32(weights[0])
         if self.rule == "type":
-            after = after.astype(np.float64)
+            after = after.astype(np.float16)
         if self.rule == "infinite":
             after[0] = np.inf
         return after

@@ -17,7 +17,7 @@ from bench.defaults.mean import Mean
 from bench.defaults.plain import PlainChannel
 from bench.defense import Defense
 from bench.errors import SiloBenchError, UsageError
-from bench.federation.adapters import decode_adapter
+from bench.federation.adapters import decode_adapter, decode_frame
 from bench.federation.rounds import Federation
 from bench.parties import PUBLIC
 from bench.spec import Dropout, FederationSpec
@@ -172,6 +172,42 @@ def test_release(tmp_path: Path, channel: str, release: Any, count: int) -> None
     for message in public:
         released = decode_adapter(message.frames(), LAYOUT.size)
         np.testing.assert_array_equal(released, transcript.truth(message.round, "adapter"))
+
+
+def released_values(transcript: Transcript) -> list[NDArray[Any]]:
+    public = [m for m in transcript.messages() if PUBLIC in m.receivers]
+    return [np.concatenate([decode_frame(f) for f in m.frames()]) for m in public]
+
+
+@pytest.mark.parametrize("channel", sorted(CHANNELS))
+def test_a_float64_release_carries_the_average_as_it_was_computed(tmp_path: Path, channel: str) -> None:
+    federation = FederationSpec(silos=3, rounds=3, release="every-round", release_precision="float64")
+    whole = run(tmp_path / "whole", make_setup(federation, defense(channel)))
+    adapters = [whole.initial_adapter(), *(whole.truth(r, "adapter") for r in range(3))]
+    for round, sent in enumerate(released_values(whole)):
+        # the opener's own arithmetic, in float64, on what the channel opened
+        summands = [whole.truth(round, f"silo-{i}") for i in range(3)]
+        mean = np.sum(np.asarray(summands, np.float64), axis=0) / 60
+        np.testing.assert_allclose(sent, adapters[round] + mean, atol=1e-12 if channel == "plain" else 1e-6)
+        assert sent.dtype == np.float64
+        assert (sent != sent.astype(np.float32)).mean() > 0.9
+        # whoever trains on goes on in float32
+        np.testing.assert_array_equal(sent.astype(np.float32), adapters[round + 1])
+
+    # the same after an interruption: what is to be released belongs to the releaser's stored state
+    cut = tmp_path / "cut"
+    setup = make_setup(federation, defense(channel))
+    transcript = Transcript.create(cut, setup.public, setup.initial, {})
+    with pytest.raises(RuntimeError, match="stop"):
+        Federation(setup, transcript).run(on_round=_stop_after_the_second)
+    again = run(cut, make_setup(federation, defense(channel)))
+    for sent, first in zip(released_values(again), released_values(whole), strict=True):
+        np.testing.assert_allclose(sent, first, atol=1e-12 if channel == "plain" else 1e-6)
+
+
+def _stop_after_the_second(round: int) -> None:
+    if round == 1:
+        raise RuntimeError("stop")
 
 
 def test_bytes_are_those_of_the_messages(tmp_path: Path) -> None:

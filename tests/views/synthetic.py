@@ -145,7 +145,7 @@ class Synthetic:
 
     def applied(self, total: NDArray[np.floating], weights: Sequence[int], start: Array) -> Array:
         """The next global adapter."""
-        return self.aggregator.apply(total, weights, start)
+        return np.asarray(self.aggregator.apply(total, weights, start), dtype=np.float32)
 
     def _save_keys(self, writer: RoundWriter, known: set[tuple[str, str]]) -> None:
         for party, state in self.states.items():
