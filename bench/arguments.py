@@ -41,10 +41,18 @@ def _sets(parser: Parser, keys: str) -> None:
     )
 
 
+def _isolate(parser: Parser) -> None:
+    parser.add_argument(
+        "--isolate",
+        action="store_true",
+        help="run every attack in a process of its own that holds the view's files and nothing else of the run",
+    )
+
+
 def run(parser: Parser) -> None:
     add = parser.add_argument
     add("--defense", metavar="NAMES", help="comma list; '+' composes: dp-sgd+fedshield")
-    add("--attack", metavar="NAMES", help="comma list of attacks")
+    add("--attack", metavar="NAMES", help="comma list of attacks; all: every one that needs no further run")
     add("--task", metavar="NAMES", help="comma list of tasks; NAME:PATH hands a file to a task (default: the preset's)")
     add("--adversary", metavar="NAMES", help="comma list of adversaries (default: the preset's, usually all)")
     add(
@@ -64,7 +72,15 @@ def run(parser: Parser) -> None:
         metavar="N",
         help="draw all secrets from this number, for tests: such a run says so and makes no privacy claim",
     )
+    add(
+        "--shadow",
+        type=int,
+        default=0,
+        metavar="K",
+        help="attack the K-th federation under another planting, one that shadow attacks learn from (default: 0)",
+    )
     add("--dry-run", action="store_true", help="print the cells, what is stored already, estimated time and bytes")
+    _isolate(parser)
     add("--refresh", action="store_true", help="run again also where a stored result is current")
     add("--quiet", action="store_true", help="no progress")
     _json(parser, "one result per line")
@@ -73,9 +89,10 @@ def run(parser: Parser) -> None:
 def attack(parser: Parser) -> None:
     add = parser.add_argument
     add("target", metavar="RUN", help="the id of a stored run, or the directory of a transcript")
-    add("--attack", metavar="NAMES", help="comma list of attacks")
+    add("--attack", metavar="NAMES", help="comma list of attacks; all: every one that needs no further run")
     add("--adversary", metavar="NAMES", help="comma list of adversaries (default: all)")
     _sets(parser, "ATTACK.*")
+    _isolate(parser)
     _plugins(parser)
     _store(parser)
     add("--quiet", action="store_true", help="no progress")

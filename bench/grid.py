@@ -25,6 +25,8 @@ from bench.presets import SECTIONS, Preset
 from bench.spec import ADVERSARIES, Cell, PluginSpec, RunSpec
 from bench.validate import explain, keys, unknown_key, validated
 
+#: in a list of attacks: every one that a finished run is enough for
+ALL = "all"
 #: the most seeds one command takes
 MAX_SEEDS = 10_000
 
@@ -43,6 +45,7 @@ class Request:
     model: str | None = None
     dtype: str | None = None
     secret_seed: int | None = None
+    shadow: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def expand(request: Request, plugins: Plugins) -> Grid:
     name, preset = presets.find(request.preset, plugins)
     tasks = split(request.task or preset.task, "--task")
     defenses = [compose(word) for word in split(request.defense, "--defense")]
-    attacks = split(request.attack, "--attack")
+    attacks = attack_names(request.attack, plugins)
     adversaries = adversary_names(request.adversary, preset.adversaries)
     seeds = parse_seeds(request.seeds or preset.seeds)
     used = _used(plugins, tasks, defenses, attacks)
@@ -79,11 +82,8 @@ def expand(request: Request, plugins: Plugins) -> Grid:
     task_specs = [spec("task", word) for word in tasks]
     stacks = [tuple(spec("defense", part) for part in parts) for parts in defenses]
     attack_specs = [spec("attack", word) for word in attacks]
-    runs = [
-        _run_spec({**sections, "task": task, "defense": stack, "secret_seed": request.secret_seed})
-        for task in task_specs
-        for stack in stacks
-    ]
+    asked = {"secret_seed": request.secret_seed, "shadow": request.shadow}
+    runs = [_run_spec({**sections, **asked, "task": task, "defense": stack}) for task in task_specs for stack in stacks]
     cells = [
         Cell(run=run, attack=attack, adversary=who) for run in runs for attack in attack_specs for who in adversaries
     ]
@@ -92,12 +92,27 @@ def expand(request: Request, plugins: Plugins) -> Grid:
 
 def attack_specs(plugins: Plugins, names: str, sets: Iterable[str]) -> tuple[PluginSpec, ...]:
     """The attacks of a comma list, for a transcript that exists: ``--set`` reaches their options only."""
-    words = split(names, "--attack")
+    words = attack_names(names, plugins)
     used = _used(plugins, (), (), words)
     overrides = parse_sets(sets)
     known = [key for name, plugin in used.items() for key in keys(plugin.config_class, name)]
     _check_keys(overrides, known)
     return tuple(plugin_spec(plugins, "attack", word, _under(_head(word), overrides)) for word in words)
+
+
+def attack_names(text: str, plugins: Plugins) -> tuple[str, ...]:
+    """A comma list of attacks. ``all`` stands for every passive one that needs no further run (no shadow federations,
+    no behaviour, no planted canaries). Raises UsageError on an empty name."""
+    found: list[str] = []
+    for word in split(text, "--attack"):
+        found += [word] if word != ALL else [n for n in plugins.names("attack") if _needs_no_further_run(plugins, n)]
+    return tuple(dict.fromkeys(found))
+
+
+def _needs_no_further_run(plugins: Plugins, name: str) -> bool:
+    plugin = plugins.find("attack", name)
+    attack = plugin.build(plugin.validate({}).model_dump())
+    return not attack.shadows and not getattr(attack, "active", False) and not getattr(attack, "audits", False)
 
 
 def plugin_values(plugin: Plugin, sets: Iterable[str]) -> dict[str, Any]:

@@ -32,8 +32,8 @@ LIBRARIES = ("torch", "transformers", "peft", "tenseal", "opacus", "numpy", "dp-
 RECORDED = (*LIBRARIES, "scipy", "scikit-learn", "safetensors", "evaluate", "bitsandbytes")
 #: what in ``bench`` asks for a run or shows one, and can't change its figures: the request itself is in the identity
 BESIDE = frozenset(
-    {"__main__", "arguments", "cli", "commands", "conformance", "doctor", "grid", "leaderboard", "markdown", "presets"}
-    | {"report", "rows", "tables", "verify"}
+    {"__main__", "arguments", "cli", "commands", "conformance", "doctor", "forecast", "grid", "leaderboard"}
+    | {"isolation", "markdown", "presets", "report", "rows", "tables", "verify"}
 )
 _ROOT = Path(__file__).resolve().parent
 

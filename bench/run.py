@@ -26,6 +26,7 @@ from bench.store import Store
 if TYPE_CHECKING:
     from bench.assess import Assessment, Assessor
     from bench.assets import Assets
+    from bench.attack import Attack
     from bench.federation.parts import Parts
     from bench.materials import Materials, Workshop
     from bench.training import ShadowRun, TrainedRun
@@ -64,13 +65,15 @@ def execute(
     refresh: bool = False,
     transcript_budget: int = TRANSCRIPT_BUDGET,
     assets: Assets | None = None,
+    isolate: bool = False,
 ) -> list[Result]:
-    """Results of all cells and seeds, from the store where they are fresh, else computed.
+    """Results of all cells and seeds, from the store where they are fresh, else computed. ``isolate``: attacks run in
+    processes of their own that hold nothing but the view's files.
 
     Raises UsageError (nothing was started for that job) or SiloBenchError (training failed). An attack that fails is a
     result with status ``error``.
     """
-    runner = Runner(store, plugins, preset, Progress(quiet), transcript_budget, assets)
+    runner = Runner(store, plugins, preset, Progress(quiet), transcript_budget, assets, isolate)
     cells = [runner.pinned(cell) for cell in cells]
     return [result for job in jobs(cells, seeds) for result in runner.run(job, refresh)]
 
@@ -84,6 +87,7 @@ def attack_transcript(
     plugins: Plugins,
     quiet: bool = False,
     assets: Assets | None = None,
+    isolate: bool = False,
 ) -> list[Result]:
     """Attack a complete transcript as it lies, a stored run's or one from elsewhere; nothing is trained.
 
@@ -99,7 +103,7 @@ def attack_transcript(
         for adversary in adversary_names
         for attack in attacks
     ]
-    runner = Runner(store, plugins, "", Progress(quiet), TRANSCRIPT_BUDGET, assets)
+    runner = Runner(store, plugins, "", Progress(quiet), TRANSCRIPT_BUDGET, assets, isolate)
     with store.lock(spec.run_id(seed)) as where:
         materials = runner.shop().materials(spec, seed)
         trained = reopen(transcript, where, materials, build_parts(spec, plugins))
@@ -110,10 +114,17 @@ class Runner:
     """Runs jobs one after the other; model and corpus are shared by those that agree on them."""
 
     def __init__(
-        self, store: Store, plugins: Plugins, preset: str, progress: Progress, budget: int, assets: Assets | None
+        self,
+        store: Store,
+        plugins: Plugins,
+        preset: str,
+        progress: Progress,
+        budget: int,
+        assets: Assets | None,
+        isolate: bool = False,
     ) -> None:
         self.store, self.plugins, self.preset, self.progress = store, plugins, preset, progress
-        self.budget, self.assets = budget, assets
+        self.budget, self.assets, self.isolate = budget, assets, isolate
         self._workshop: Workshop | None = None
         self._shadow_runs: dict[str, ShadowRun] = {}
 
@@ -139,7 +150,7 @@ class Runner:
 
     def run(self, job: Job, refresh: bool = False) -> list[Result]:
         """One job: stored results where every one is fresh; else train what is missing and attack."""
-        stored = [self._stored(cell, job.seed) for cell in job.cells]
+        stored = [self.stored(cell, job.seed) for cell in job.cells]
         missing = [c for c, s in zip(job.cells, stored, strict=True) if s is None or refresh]
         fresh = {c.cell_id: s for c, s in zip(job.cells, stored, strict=True) if s is not None and c not in missing}
         if missing:
@@ -148,7 +159,7 @@ class Runner:
                     fresh[result.cell] = result
         return [fresh[cell.cell_id] for cell in job.cells]
 
-    def _stored(self, cell: Cell, seed: int) -> Result | None:
+    def stored(self, cell: Cell, seed: int) -> Result | None:
         """The stored result, if what produced it is what is installed now and it is no error."""
         result = self.store.result(cell.result_id(seed))
         if result is None or result.status == "error" or result.fingerprint != self._fingerprint(cell):
@@ -175,7 +186,7 @@ class Runner:
         from bench.lender import Memo
 
         assessor = Assessor(run, materials, Memo(), lambda count: self._shadows(run, count))
-        built = {canonical_json(c.attack): self._attack(c.attack) for c in cells}
+        built = {canonical_json(c.attack): self._lent(c, materials) for c in cells}
         # by adversary, so that its views are built once for all attacks
         order = sorted(cells, key=lambda c: [x.adversary for x in cells].index(c.adversary))
         try:
@@ -183,7 +194,7 @@ class Runner:
                 for cell in order:
                     attack = built[canonical_json(cell.attack)]
                     found = assessor.assess(cell.attack.name, attack, cell.adversary)
-                    yield self._keep(cell, run, assessor, found, attack.adaptive)
+                    yield self._keep(cell, run, assessor, found, attack)
                     step(f"{cell.attack.name} as {cell.adversary}")
         finally:
             assessor.drop_views()
@@ -264,10 +275,20 @@ class Runner:
             self._workshop = Workshop(self.plugins, self._assets())
         return self._workshop
 
-    def _attack(self, spec: PluginSpec) -> Any:
-        return self.plugins.find("attack", spec.name).build(spec.config)
+    def _lent(self, cell: Cell, materials: Materials) -> Attack:
+        """The attack of a cell, in a process of its own where that is asked for."""
+        attack = self.build_attack(cell.attack)
+        if not self.isolate:
+            return attack
+        from bench.isolation.parent import Origin, isolated
 
-    def _keep(self, cell: Cell, run: TrainedRun, assessor: Assessor, found: Assessment, adaptive: bool) -> Result:
+        return isolated(attack, Origin(self.plugins.find("attack", cell.attack.name), cell.attack, cell.run, materials))
+
+    def build_attack(self, spec: PluginSpec) -> Attack:
+        attack: Attack = self.plugins.find("attack", spec.name).build(spec.config)
+        return attack
+
+    def _keep(self, cell: Cell, run: TrainedRun, assessor: Assessor, found: Assessment, attack: Attack) -> Result:
         materials = assessor.materials
         spec = cell.model_dump(mode="json")
         simulated = ("secrets from --secret-seed",) if cell.run.secret_seed is not None else ()
@@ -289,7 +310,7 @@ class Runner:
             claim=assessor.claim(cell.adversary),
             learned=run.learned,
             simulated=(*simulated, *run.parts.simulated),
-            adaptive=adaptive,
+            adaptive=attack.adaptive,
             scores_sha256=self.store.save_scores(found.sheet, found.details) if found.sheet is not None else None,
             note=found.note,
             spec=spec,
@@ -297,46 +318,8 @@ class Runner:
                 **provenance(str(materials.model.device)),
                 "preset": self.preset,
                 "planting": run.planting.id,
+                **({"isolated": getattr(attack, "confined", "") or "process only"} if self.isolate else {}),
                 "model": {"revision": materials.source.revision, "sha256": materials.source.sha256},
             },
         )
         return self.store.save_result(result)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What one cell would take. ``seconds`` and ``bytes`` are rough, and 0 where the result is stored."""
-
-    cell_id: str
-    seed: int
-    stored: bool
-    seconds: float
-    bytes: int
-
-
-def estimate(cells: Sequence[Cell], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
-    """Per cell: whether it is stored, and a rough time and size (the training's is put on its first missing cell).
-
-    Builds every defense, so that parts that don't combine are found. Raises UsageError.
-    """
-    from bench.estimate import attack_seconds, training_bytes, training_seconds
-
-    runner = Runner(store, plugins, "", Progress(True), TRANSCRIPT_BUDGET, None)
-    found: list[Estimate] = []
-    for job in jobs(cells, seeds):
-        from bench.training import build_parts
-
-        parts = build_parts(job.spec, plugins)
-        trained = store.summary(job.spec.run_id(job.seed)) is not None
-        charged = trained
-        for cell in job.cells:
-            if runner._stored(cell, job.seed) is not None:
-                found.append(Estimate(cell.cell_id, job.seed, True, 0.0, 0))
-                continue
-            seconds, size = attack_seconds(job.spec), 0
-            if not charged:
-                seconds += training_seconds(job.spec)
-                size = training_bytes(job.spec, parts)
-                charged = True
-            found.append(Estimate(cell.cell_id, job.seed, False, seconds, size))
-    return found

@@ -22,7 +22,13 @@ def main(args: Namespace) -> int:
     from bench import run
 
     results = run.attack_transcript(
-        directory, attacks, adversaries, store, plugins=plugins, quiet=args.quiet or args.json
+        directory,
+        attacks,
+        adversaries,
+        store,
+        plugins=plugins,
+        quiet=args.quiet or args.json,
+        isolate=args.isolate,
     )
     return show(results, store, args.json)
 

@@ -31,6 +31,7 @@ def main(args: Namespace) -> int:
         preset=grid.preset,
         quiet=args.quiet or args.json,
         refresh=args.refresh,
+        isolate=args.isolate,
     )
     return show(results, store, args.json)
 
@@ -48,6 +49,7 @@ def request(args: Namespace, plugins: Plugins) -> Request:
         model=args.model,
         dtype=args.dtype,
         secret_seed=args.secret_seed,
+        shadow=args.shadow,
     )
 
 
@@ -73,10 +75,10 @@ def show(results: Sequence[Result], store: Store, as_json: bool) -> int:
 
 def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
     """What would be done. Builds every defense, so that parts that don't combine are found here too."""
-    from bench import run
+    from bench.forecast import estimate
     from bench.tables import duration, size
 
-    estimates = run.estimate(grid.cells, grid.seeds, store, plugins=plugins)
+    estimates = estimate(grid.cells, grid.seeds, store, plugins=plugins)
     names = dict(zip((cell.cell_id for cell in grid.cells), describe(grid.cells), strict=True))
     rows: list[dict[str, Any]] = [
         {
@@ -84,6 +86,7 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
             "seed": e.seed,
             "cell": e.cell_id,
             "stored": e.stored,
+            "trainings": e.trainings,
             "seconds": e.seconds,
             "bytes": e.bytes,
         }
@@ -95,9 +98,9 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
     print(_table(rows))
     seconds = sum(e.seconds for e in estimates if not e.stored)
     total = sum(e.bytes for e in estimates if not e.stored)
-    stored = sum(e.stored for e in estimates)
+    stored, trainings = sum(e.stored for e in estimates), sum(e.trainings for e in estimates)
     print(
-        f"\npreset {grid.preset}: {len(rows)} rows, {stored} stored already; "
+        f"\npreset {grid.preset}: {len(rows)} rows, {stored} stored already; {trainings} federations to train; "
         f"about {duration(seconds)} and {size(total)} for the rest (estimates)"
     )
     return 0

@@ -1,0 +1,62 @@
+"""What a grid would take before anything runs: which cells are stored, which trainings are missing, time and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.estimate import attack_seconds, training_bytes, training_seconds
+from bench.plugins import Plugins
+from bench.progress import Progress
+from bench.run import TRANSCRIPT_BUDGET, Job, Runner, jobs
+from bench.spec import Cell, RunSpec
+from bench.store import Store
+from bench.training import build_parts, shadow_specs
+from bench.transcript import Transcript
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What one cell would take. ``seconds`` and ``bytes`` are rough, and 0 where the result is stored. ``trainings``:
+    federations that it would have to train, shadows among them."""
+
+    cell_id: str
+    seed: int
+    stored: bool
+    seconds: float
+    bytes: int
+    trainings: int = 0
+
+
+def estimate(cells: Sequence[Cell], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
+    """Per cell: whether it is stored, and a rough time and size; a training's is put on its first missing cell.
+
+    Builds every defense, so that parts that don't combine are found. Raises UsageError.
+    """
+    runner = Runner(store, plugins, "", Progress(True), TRANSCRIPT_BUDGET, None)
+    return [one for job in jobs(cells, seeds) for one in _estimates(runner, job)]
+
+
+def _estimates(runner: Runner, job: Job) -> list[Estimate]:
+    parts = build_parts(job.spec, runner.plugins)
+    charged: set[str] = set()
+    found = []
+    for cell in job.cells:
+        if runner.stored(cell, job.seed) is not None:
+            found.append(Estimate(cell.cell_id, job.seed, True, 0.0, 0))
+            continue
+        shadows = shadow_specs(job.spec, runner.build_attack(cell.attack).shadows)
+        missing = [s for s in (job.spec, *shadows) if s.run_id(job.seed) not in charged]
+        missing = [s for s in missing if not trained(runner.store, s, job.seed)]
+        charged |= {s.run_id(job.seed) for s in missing}
+        passes = 1 + len(shadows)
+        seconds = attack_seconds(job.spec) * passes + sum(training_seconds(s) for s in missing)
+        size = len(missing) * training_bytes(job.spec, parts)
+        found.append(Estimate(cell.cell_id, job.seed, False, seconds, size, len(missing)))
+    return found
+
+
+def trained(store: Store, spec: RunSpec, seed: int) -> bool:
+    """Whether the store holds all rounds of a run."""
+    root = store.run_dir(spec.run_id(seed)) / "transcript"
+    return (root / "manifest.json").exists() and Transcript(root).committed() == spec.federation.rounds - 1

@@ -1,0 +1,142 @@
+"""Values as bytes for another process, without pickle: one npz archive of arrays, and JSON that refers to them.
+
+Only plain values, arrays and the named dataclasses of the attack interface can be written or read. A ``View`` is
+written as the number of a directory that both sides know.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench import attack as interface
+from bench import tokens as tokenised
+from bench.errors import SiloBenchError
+from bench.view import View
+
+#: most bytes of one value
+MAX_BYTES = 4 * 2**30
+_MAX_DEPTH = 30
+
+
+def _dataclasses() -> dict[str, Any]:
+    found = [*vars(interface).values(), *vars(tokenised).values()]
+    return {c.__name__: c for c in found if isinstance(c, type) and dataclasses.is_dataclass(c)}
+
+
+class Encoder:
+    """``views``: directories of the views met on the way, numbered in order."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.views: list[Path] = []
+        self._known = _dataclasses()
+
+    def dumps(self, value: Any) -> bytes:
+        """Raises SiloBenchError on a value of a type that does not travel."""
+        self.arrays = {}
+        text = json.dumps(self._plain(value))
+        raw = np.frombuffer(text.encode(), dtype=np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, text=raw, **self.arrays)
+        return buffer.getvalue()
+
+    def _plain(self, value: Any) -> Any:
+        if value is None or isinstance(value, bool | int | float | str):
+            return value.item() if isinstance(value, np.generic) else value
+        if isinstance(value, np.generic):
+            return value.item()
+        if isinstance(value, np.ndarray):
+            return {"array": self._array(value)}
+        if isinstance(value, View):
+            return {"view": self._view(value)}
+        if isinstance(value, Mapping):
+            return {"map": [[self._plain(k), self._plain(v)] for k, v in value.items()]}
+        if isinstance(value, list | tuple):
+            return {"list": [self._plain(v) for v in value]}
+        name = type(value).__name__
+        if self._known.get(name) is type(value):
+            fields = {f.name: self._plain(getattr(value, f.name)) for f in dataclasses.fields(self._known[name])}
+            return {"data": name, "fields": fields}
+        raise SiloBenchError(f"a value of type {name} can't be handed to another process")
+
+    def _array(self, value: NDArray[Any]) -> str:
+        if value.dtype.hasobject:
+            raise SiloBenchError("an array of objects can't be handed to another process")
+        name = f"a{len(self.arrays)}"
+        self.arrays[name] = value
+        return name
+
+    def _view(self, view: View) -> int:
+        if view.directory not in self.views:
+            self.views.append(view.directory)
+        return self.views.index(view.directory)
+
+
+class Decoder:
+    """``view``: the View of a number."""
+
+    def __init__(self, view: Callable[[int], View] | None = None) -> None:
+        self._view = view
+        self._known = _dataclasses()
+
+    def loads(self, data: bytes) -> Any:
+        """The value in ``data``, from anybody. Raises SiloBenchError on anything that ``Encoder`` does not write."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+            text = arrays["text"]
+            return self._value(json.loads(text.astype(np.uint8).tobytes()), arrays, 0)
+        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError, EOFError, RecursionError) as error:
+            raise SiloBenchError(f"a message between processes is malformed ({type(error).__name__})") from None
+
+    def _value(self, plain: Any, arrays: Mapping[str, NDArray[Any]], depth: int) -> Any:
+        if depth > _MAX_DEPTH:
+            raise ValueError("too deep")
+        if plain is None or isinstance(plain, bool | int | float | str):
+            return plain
+        if "array" in plain:
+            return arrays[plain["array"]]
+        if "view" in plain and self._view is not None:
+            return self._view(int(plain["view"]))
+        if "list" in plain:
+            return tuple(self._value(v, arrays, depth + 1) for v in plain["list"])
+        if "map" in plain:
+            return {
+                self._value(k, arrays, depth + 1): self._value(v, arrays, depth + 1) for k, v in _pairs(plain["map"])
+            }
+        kind = self._known[plain["data"]]
+        return kind(**{str(k): self._value(v, arrays, depth + 1) for k, v in dict(plain["fields"]).items()})
+
+
+def _pairs(value: Any) -> Sequence[tuple[Any, Any]]:
+    return [(key, item) for key, item in value]
+
+
+def send(stream: io.BufferedIOBase, data: bytes) -> None:
+    """One frame: eight bytes of length, and the bytes."""
+    stream.write(len(data).to_bytes(8, "little"))
+    stream.write(data)
+    stream.flush()
+
+
+def receive(stream: io.BufferedIOBase) -> bytes | None:
+    """The next frame; None at the end of the stream. Raises SiloBenchError where it is too long or cut short."""
+    head = stream.read(8)
+    if not head:
+        return None
+    size = int.from_bytes(head, "little")
+    if len(head) < 8 or size > MAX_BYTES:
+        raise SiloBenchError("a message between processes has an impossible length")
+    data = stream.read(size)
+    if len(data) < size:
+        raise SiloBenchError("a message between processes was cut short")
+    return data

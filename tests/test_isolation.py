@@ -1,0 +1,203 @@
+"""Attacks in processes of their own: the same guesses, nothing but the view's files within reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.assess import Assessor
+from bench.attack import Attack, Guesses, Target
+from bench.conformance.playground import Playground, playground
+from bench.errors import SiloBenchError
+from bench.isolation import sandbox
+from bench.isolation.codec import Decoder, Encoder
+from bench.isolation.parent import Origin, isolated
+from bench.plugins import Plugins
+from bench.spec import PluginSpec
+
+PROBE = '''
+"""Looks around: scores are 1 where it could read what it must not."""
+import os
+import socket
+from pathlib import Path
+import numpy as np
+from bench import Attack, Guesses
+from bench import Config as Base
+
+api = 1
+
+class Config(Base):
+    secret: str = ""
+    mode: str = "look"
+
+class Probe(Attack):
+    game = "membership"
+    needs = frozenset({"query", "adapter", "upload"})
+
+    def __init__(self, config):
+        self.config = config
+
+    def infer(self, view, candidates, tools):
+        print("an attack may print")
+        if self.config.mode == "raise":
+            raise RuntimeError("it broke")
+        if self.config.mode == "die":
+            os._exit(7)
+        found = {}
+        try:
+            Path(self.config.secret).read_bytes()
+            found["file"] = 1.0
+        except OSError:
+            found["file"] = 0.0
+        try:
+            (Path(self.config.secret).parent / "written").write_text("x")
+            found["write"] = 1.0
+        except OSError:
+            found["write"] = 0.0
+        try:
+            socket.create_connection(("127.0.0.1", int(os.environ.get("PROBE_PORT", "9"))), 1).close()
+            found["network"] = 1.0
+        except ConnectionRefusedError:
+            found["network"] = 1.0
+        except OSError:
+            found["network"] = 0.0
+        loss = -tools.token_stats(view.last_adapter(view.victims[0]), candidates.tokens).losses()
+        n = len(candidates.ids)
+        return Guesses({"loss": loss, **{k: np.full(n, v) for k, v in found.items()}}, ("probe",))
+
+def build(config: Config) -> Attack:
+    return Probe(config)
+'''
+
+
+@pytest.fixture(scope="module")
+def ground() -> Playground:
+    return playground("membership")
+
+
+@pytest.fixture(scope="module")
+def rebuilt() -> Playground:
+    return playground("reconstruction")
+
+
+def apart(
+    ground: Playground, plugins: Plugins, name: str, config: dict[str, Any] | None = None
+) -> tuple[Attack, Attack]:
+    """The attack here, and the same in a process of its own."""
+    plugin = plugins.find("attack", name)
+    spec = PluginSpec(name=name, config=plugin.validate(config or {}).model_dump(mode="json"))
+    here: Attack = plugin.build(spec.config)
+    return here, isolated(here, Origin(plugin, spec, ground.run.spec, ground.materials))
+
+
+def probe(ground: Playground, folder: Path, **config: str) -> Attack:
+    path = folder / "probe.py"
+    path.write_text(PROBE)
+    return apart(ground, Plugins([path]), "probe", config)[1]
+
+
+def ask(ground: Playground, attack: Attack) -> Guesses:
+    ids = sorted(i for v in ground.view.victims for i in ground.materials.pool.silos[v])[::3]
+    return attack.infer(ground.view, ground.candidates(ids), ground.tools(ids, attack.shadows))
+
+
+def built_in(game: str) -> list[str]:
+    found = []
+    plugins = Plugins()
+    for name in plugins.names("attack"):
+        attack = plugins.find("attack", name).build({})
+        if attack.game == game and not getattr(attack, "active", False):
+            found.append(name)
+    return found
+
+
+@pytest.mark.parametrize("name", built_in("membership"))
+def test_membership_attacks_guess_the_same_elsewhere(ground: Playground, name: str) -> None:
+    here, there = apart(ground, Plugins(), name)
+    one, other = ask(ground, here), ask(ground, there)
+    assert set(one.scores) == set(other.scores)
+    assert one.reads == other.reads
+    assert dict(one.missing) == dict(other.missing)
+    for key, values in one.scores.items():
+        np.testing.assert_allclose(other.scores[key], values, rtol=1e-4, atol=1e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("name", built_in("reconstruction"))
+def test_reconstructions_are_the_same_elsewhere(rebuilt: Playground, name: str) -> None:
+    here, there = apart(rebuilt, Plugins(), name)
+    targets = [Target(0, victim, 1, 1) for victim in rebuilt.view.victims]
+    one, other = (list(a.reconstruct(rebuilt.view, targets, rebuilt.tools())) for a in (here, there))
+    assert [a.sequences for a in one] == [tuple(map(tuple, a.sequences)) for a in other]
+    assert [a.target for a in one] == [a.target for a in other]
+
+
+@pytest.mark.skipif(sandbox.version() == 0, reason="this kernel has no Landlock")
+def test_nothing_of_the_run_is_within_reach(ground: Playground, tmp_path: Path) -> None:
+    truth = next((ground.run.transcript.root / "truth").rglob("*.json"))
+    assert truth.read_bytes()
+    found = ask(ground, probe(ground, tmp_path, secret=str(truth)))
+    assert {k: set(v.tolist()) for k, v in found.scores.items() if k != "loss"} == {
+        "file": {0.0},
+        "write": {0.0},
+        **({"network": {0.0}} if sandbox.version() >= 4 else {"network": {1.0}}),
+    }
+    assert not (truth.parent / "written").exists()
+
+
+def test_the_probe_reads_the_file_where_nothing_confines_it(ground: Playground, tmp_path: Path) -> None:
+    """Without the process of its own the same code reads the truth: the test above can fail."""
+    truth = next((ground.run.transcript.root / "truth").rglob("*.json"))
+    (tmp_path / "probe.py").write_text(PROBE)
+    here, _ = apart(ground, Plugins([tmp_path / "probe.py"]), "probe", {"secret": str(truth)})
+    assert set(ask(ground, here).scores["file"].tolist()) == {1.0}
+    (truth.parent / "written").unlink()
+
+
+def test_an_attack_that_breaks_or_dies_is_one_sentence(ground: Playground, tmp_path: Path) -> None:
+    with pytest.raises(SiloBenchError, match=r"RuntimeError.*it broke"):
+        ask(ground, probe(ground, tmp_path, mode="raise"))
+    with pytest.raises(SiloBenchError, match="ended with status 7"):
+        ask(ground, probe(ground, tmp_path, mode="die"))
+
+
+def test_it_is_a_row_like_any_other(ground: Playground) -> None:
+    _, there = apart(ground, Plugins(), "mia")
+    found = Assessor(ground.run, ground.materials, ground.memo).assess("mia", there, "server")
+    assert found.status == "ok"
+    assert getattr(there, "confined", "").startswith("Landlock") or sandbox.version() == 0
+
+
+def test_values_survive_the_way() -> None:
+    target = Target(1, "silo-0", 2, 3)
+    value = {"a": (1, 2.5, "x", None, True), "t": target, "n": np.arange(6, dtype=np.int32).reshape(2, 3)}
+    back = Decoder().loads(Encoder().dumps(value))
+    assert back["a"] == value["a"]
+    assert back["t"] == target
+    np.testing.assert_array_equal(back["n"], value["n"])
+    assert back["n"].dtype == np.int32
+
+
+@pytest.mark.parametrize("data", [b"", b"nonsense", Encoder().dumps({"a": 1})[:-20]])
+def test_malformed_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(SiloBenchError, match="malformed"):
+        Decoder().loads(data)
+
+
+def test_objects_do_not_travel() -> None:
+    with pytest.raises(SiloBenchError, match="object"):
+        Encoder().dumps({"a": object()})
+    with pytest.raises(SiloBenchError, match="objects"):
+        Encoder().dumps(np.array([object()], dtype=object))
+
+
+def test_a_reading_of_no_view_is_refused(ground: Playground) -> None:
+    from bench.isolation.parent import _source
+
+    assert _source(None, [ground.view]) is None
+    assert _source((0, 0), [ground.view]) == ground.view.readings[0]
+    for where in ((1, 0), (0, 10_000), (-1, 0)):
+        with pytest.raises(SiloBenchError, match="that its views"):
+            _source(where, [ground.view])
