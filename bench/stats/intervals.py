@@ -139,15 +139,23 @@ def mean_interval(values: ArrayLike, cluster: Labels | None = None, confidence: 
 
 
 def combine(
-    values: Sequence[float], *, minimum: float = -math.inf, maximum: float = math.inf, confidence: float = 0.95
+    values: Sequence[Interval | float],
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    confidence: float = 0.95,
 ) -> Interval:
-    """The mean over runs (seeds), with Student's t interval over runs, cut to [minimum, maximum].
+    """The mean over runs (seeds), with an interval over runs, cut to [minimum, maximum].
 
-    It rests on runs being alike and roughly normal. One run has no such interval; no value gives None.
+    Student's t, which rests on runs being alike and roughly normal. Runs that agree, say at an AUC near 1, feign
+    certainty then (docs/metrics.md has the coverage), so where every value is an ``Interval`` with limits at
+    ``confidence`` the result is the hull with ``mover``. One run has no such interval; no value gives None. Raises
+    ValueError for values that are not finite.
     """
     from scipy.special import stdtrit
 
-    array = np.asarray(values, dtype=np.float64)
+    figures = [value if isinstance(value, Interval) else Interval(value, None, None) for value in values]
+    array = np.array([math.nan if one.value is None else one.value for one in figures], dtype=np.float64)
     if not np.isfinite(array).all():
         raise ValueError("values over runs must be finite")
     if not len(array):
@@ -156,7 +164,26 @@ def combine(
     if len(array) < 2:
         return Interval(mean, None, None, "an interval over runs needs at least two runs")
     half = float(stdtrit(len(array) - 1, 1 - (1 - confidence) / 2) * array.std(ddof=1) / math.sqrt(len(array)))
-    return Interval(mean, max(minimum, mean - half), min(maximum, mean + half))
+    below, above = mover(figures) or (0.0, 0.0)
+    return Interval(mean, max(minimum, mean - max(half, below)), min(maximum, mean + max(half, above)))
+
+
+def mover(figures: Sequence[Interval], minus: Sequence[Interval] = ()) -> tuple[float, float] | None:
+    """How far below and above its estimate the mean of independent ``figures``, less that of ``minus`` (as many or
+    none), reaches by their own limits; None where some figure has none.
+
+    Variance estimates recovered from limits (Zou and Donner 2008): sqrt(sum (value - low)^2 + (minus' high - value)^2)
+    / runs below, likewise above.
+    """
+    below = above = 0.0
+    for sign, group in ((1, figures), (-1, minus)):
+        for one in group:
+            if one.value is None or one.low is None or one.high is None:
+                return None
+            down, up = one.value - one.low, one.high - one.value
+            below += (down if sign > 0 else up) ** 2
+            above += (up if sign > 0 else down) ** 2
+    return math.sqrt(below) / len(figures), math.sqrt(above) / len(figures)
 
 
 def bootstrap(
