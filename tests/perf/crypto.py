@@ -39,7 +39,10 @@ from bench.plugins import Plugins
 from bench.update import Layout, Update
 from tests.perf.crypto_route import Router, public
 
-CHANNELS = "published,fedshield,ckks,ckks@0.5,bfv,bfv@0.5,selective-ckks,rlwe,rlwe@0.5,secagg,secagg@0.5,fedavg,plain"
+CHANNELS = (
+    "published,fedshield,ckks,ckks@0.5,bfv,bfv@0.5,selective-ckks,threshold-ckks,threshold-ckks@0.5,rlwe,rlwe@0.5,secagg,"
+    "secagg@0.5,fedavg,plain"
+)
 #: rounds until a channel does what it does in every later one
 SETTLES = {"selective-ckks": 2}
 BASELINE = "fedshield"

@@ -1,0 +1,162 @@
+"""The server's side. It holds no key: it relays, adds, and opens a sum with the decryption shares of all silos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from bench.channel import Endpoint, Message, Opened, Outgoing
+from bench.defense import State
+from bench.errors import SiloBenchError
+from bench.update import Form
+from defenses.channels.secagg import setup, wire
+from defenses.channels.secagg.memory import Memory
+from defenses.channels.secagg.packing import unpack
+from defenses.channels.secagg.primitives import KEY, SIGNATURE
+from defenses.channels.secagg.session import from_silos
+from defenses.channels.threshold_ckks import scheme
+from defenses.channels.threshold_ckks import session as agreement
+from defenses.channels.threshold_ckks.session import SETUP, Relayed, Session
+from defenses.channels.threshold_ckks.silo import AGREED, SEED
+
+
+class Server(Endpoint):
+    """One server, honest or curious."""
+
+    def __init__(self, session: Session, state: State) -> None:
+        self.session, self.state = session, state
+        self.setup = Memory(state, SETUP)
+        self._opened: list[tuple[int, Opened]] = []
+
+    def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
+        setup.learn_directory(self.state, inbox, self.session.public)
+        here = [m for m in inbox if m.round == round]
+        act = _ACTS.get(stage)
+        if act is not None:
+            yield Outgoing(self.session.silos, act(self, round, here))
+        elif stage == agreement.OPEN:
+            self._opened.append((round, self.open(round, here)))
+
+    def opened(self) -> Iterable[tuple[int, Opened]]:
+        return self._opened
+
+    @property
+    def directory(self) -> Mapping[str, bytes]:
+        return setup.directory(self.state, self.session.public)
+
+    def commits(self, round: int, inbox: Sequence[Message]) -> Iterable[bytes]:
+        """All commitments, to all."""
+        relayed = self._relayed(agreement.COMMIT, inbox)
+        self.setup.note_once(agreement.COMMITS, relayed.frame())
+        return [relayed.frame()]
+
+    def reveals(self, round: int, inbox: Sequence[Message]) -> Iterable[bytes]:
+        """All nonces, to all."""
+        relayed = self._relayed(agreement.REVEAL, inbox)
+        commits = Relayed.read(self.setup.note(agreement.COMMITS), self.session.silos)
+        nonces = {silo: body for silo, (body, _) in relayed.records.items()}
+        seed = agreement.opened_seed({silo: body for silo, (body, _) in commits.records.items()}, nonces)
+        self.setup.note_once(SEED, seed)
+        return [relayed.frame()]
+
+    def _relayed(self, stage: str, inbox: Sequence[Message]) -> Relayed:
+        messages = from_silos(inbox, stage, self.session.silos)
+        agreement.from_all(messages, stage, SETUP, self.session.silos)
+        relayed = Relayed({m.sender: wire.body_and_signature(m, KEY) for m in messages})
+        relayed.verified(stage, wire.NOTHING_AGREED, self.directory)
+        return relayed
+
+    def keys(self, round: int, inbox: Sequence[Message]) -> Iterator[bytes]:
+        """All silos' public keys, to all, with the signature of each."""
+        session, seed = self.session, self.setup.note(SEED)
+        messages = from_silos(inbox, agreement.KEY_SHARE, session.silos)
+        agreement.from_all(messages, agreement.KEY_SHARE, SETUP, session.silos)
+        signed = agreement.signings(agreement.KEY_SHARE, SETUP, session.silos, seed)
+        last = session.parameters.keys
+        for message in messages:
+            agreement.expect_lengths(message, session.key_lengths(1))
+            for index in range(last):
+                signed[message.sender].add(message.frame(index))
+        signatures = {m.sender: m.frame(last) for m in messages}
+        agreement.check_signed(agreement.KEY_SHARE, signed, signatures, self.directory)
+        self.setup.note_once(AGREED, agreement.agreed_on(seed, [s.statement() for s in signed.values()]))
+        return chain((m.frame(k) for m in messages for k in range(last)), [b"".join(signatures.values())])
+
+    def sum(self, round: int, inbox: Sequence[Message]) -> Iterator[bytes]:
+        """Adds the sealed values; to all silos, the random halves of all uploads, for which a share is asked."""
+        session, participants = self.session, self.session.participants(round)
+        uploads = from_silos(inbox, agreement.UPLOAD, participants)
+        agreement.from_all(uploads, agreement.UPLOAD, round, participants)
+        headers = {agreement.header_of(m) for m in uploads}
+        if len(headers) != 1:
+            raise SiloBenchError(f"uploads of round {round} have different headers: not all are of one form")
+        header = headers.pop()
+        count = Form.read(header, session.public.layout, self.supports(round)).count
+        for message in uploads:
+            agreement.expect_lengths(message, session.upload_lengths(header, count))
+        signatures = self._add(round, header, count, uploads)
+        groups = len(session.parameters.groups(count))
+        halves = (m.frame(1 + 2 * g) for m in uploads for g in range(groups))
+        return chain([header], halves, [b"".join(signatures.values())])
+
+    def _add(self, round: int, header: bytes, count: int, uploads: Sequence[Message]) -> Mapping[str, bytes]:
+        """Adds group g of every upload, one after the other; the signatures of the random halves."""
+        p, agreed, memory = self.session.parameters, self.setup.note(AGREED), Memory(self.state, round)
+        senders = [m.sender for m in uploads]
+        halves = agreement.signings(agreement.HALVES, round, senders, agreed)
+        whole = agreement.signings(agreement.UPLOAD, round, senders, agreed)
+        for signing in (*halves.values(), *whole.values()):
+            signing.add(header)
+        for g, values in enumerate(p.groups(count)):
+            total = np.zeros(values, dtype=np.uint64)
+            for message in uploads:
+                half, top = message.frame(1 + 2 * g), message.frame(2 + 2 * g)
+                halves[message.sender].add(half)
+                whole[message.sender].add(half)
+                whole[message.sender].add(top)
+                total += unpack(top, values, p.sent)
+            memory.note_once(f"sum/{g:05d}", total)
+        memory.note_once("header", header)
+        last = {m.sender: m.frame(len(m.lengths) - 1) for m in uploads}
+        first = {silo: both[:SIGNATURE] for silo, both in last.items()}
+        agreement.check_signed(agreement.UPLOAD, halves, first, self.directory)
+        second = {silo: both[SIGNATURE:] for silo, both in last.items()}
+        agreement.check_signed(agreement.UPLOAD, whole, second, self.directory)
+        return first
+
+    def open(self, round: int, inbox: Sequence[Message]) -> Opened:
+        """The sum over all participants, from the sealed sum and the shares of all silos of the federation."""
+        session, memory, p = self.session, Memory(self.state, round), self.session.parameters
+        messages = from_silos(inbox, agreement.SHARE, session.silos)
+        agreement.from_all(messages, agreement.SHARE, round, session.silos)
+        form = Form.read(memory.note("header"), session.public.layout, self.supports(round))
+        signed = agreement.signings(agreement.SHARE, round, session.silos, self.setup.note(AGREED))
+        groups = p.groups(form.count)
+        for message in messages:
+            agreement.expect_lengths(message, session.share_lengths(form.count))
+        units = np.empty(form.count, dtype=np.int64)
+        start = 0
+        for g, count in enumerate(groups):
+            total = memory.array(f"sum/{g:05d}").astype(np.uint64)
+            for message in messages:
+                frame = message.frame(g)
+                signed[message.sender].add(frame)
+                total += unpack(frame, count, p.sent)
+            units[start : start + count] = scheme.centred(total, p)
+            start += count
+        signatures = {m.sender: m.frame(len(groups)) for m in messages}
+        agreement.check_signed(agreement.SHARE, signed, signatures, self.directory)
+        if np.abs(units).max(initial=0) > p.most + p.rounding:
+            raise SiloBenchError(f"the sum of round {round} does not open: uploads and shares do not belong together")
+        memory.forget()
+        return Opened(form.spread(units * p.unit), session.participants(round))
+
+
+_ACTS: Mapping[str, Callable[[Server, int, Sequence[Message]], Iterable[bytes]]] = {
+    agreement.COMMITS: Server.commits,
+    agreement.REVEALS: Server.reveals,
+    agreement.KEYS: Server.keys,
+    agreement.SUM: Server.sum,
+}

@@ -1,0 +1,208 @@
+"""What all parties know of a federation and its rounds: parameters, forms of messages, and what is signed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from bench.channel import Message, Public
+from bench.errors import SiloBenchError, UsageError
+from bench.update import MAX_HEADER, Layout
+from defenses.channels.secagg import wire
+from defenses.channels.secagg.primitives import KEY, SIGNATURE, context, verify
+from defenses.channels.threshold_ckks import ring
+from defenses.channels.threshold_ckks.parameters import Parameters, choose
+from defenses.channels.threshold_ckks.ring import Limbs
+
+#: stages; ``keys`` and ``sum`` relay ring elements of several silos with their signatures
+COMMIT, COMMITS, REVEAL, REVEALS, KEY_SHARE, KEYS = "commit", "commits", "reveal", "reveals", "key", "keys"
+UPLOAD, SUM, SHARE, OPEN = "upload", "sum", "share", "open"
+#: what the signature over header and random halves is for; it travels with an upload, and on in ``sum``
+HALVES = "halves"
+#: the round of everything before round 0
+SETUP = -1
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What is asked of a sum. ``error``: what a value may be off by, absolutely. ``largest``: magnitude of a silo's
+    values per unit of its public weight. ``flooding``: all decryption shares together show more than sums with
+    probability at most 2**-flooding."""
+
+    error: float
+    largest: float
+    flooding: int
+
+    def parameters(self, public: Public) -> Parameters:
+        """Raises UsageError where nothing secure would do."""
+        weight = sum(public.weights.values())
+        return choose(
+            len(public.silos), weight, public.layout.size, public.rounds, self.error, self.largest, self.flooding
+        )
+
+
+@dataclass(frozen=True)
+class Session:
+    """One federation."""
+
+    public: Public
+    terms: Terms
+
+    @cached_property
+    def parameters(self) -> Parameters:
+        return self.terms.parameters(self.public)
+
+    @property
+    def silos(self) -> tuple[str, ...]:
+        return self.public.silos
+
+    def check(self) -> None:
+        """Raises UsageError where some round would show a single update, or no parameters are secure."""
+        for number, silos in enumerate(self.public.participants):
+            if len(silos) < 2:
+                raise UsageError(
+                    f"threshold-ckks: {len(silos)} silo takes part in round {number}: the sum would be its update. "
+                    "At least two are needed."
+                )
+        self.parameters  # noqa: B018 - raises
+
+    def participants(self, round: int) -> tuple[str, ...]:
+        return self.public.participants[round]
+
+    def upload_lengths(self, header: bytes, count: int) -> tuple[int, ...]:
+        """Header; for every group its random half and its sealed values; two signatures."""
+        p = self.parameters
+        groups = [length for top in p.tops(count) for length in (p.element, top)]
+        return (len(header), *groups, 2 * SIGNATURE)
+
+    def sum_lengths(self, header: bytes, count: int, silos: int) -> tuple[int, ...]:
+        """Header; the random halves of every silo's groups; their signatures."""
+        halves = (self.parameters.element,) * (silos * len(self.parameters.groups(count)))
+        return (len(header), *halves, silos * SIGNATURE)
+
+    def share_lengths(self, count: int) -> tuple[int, ...]:
+        return (*self.parameters.tops(count), SIGNATURE)
+
+    def key_lengths(self, silos: int) -> tuple[int, ...]:
+        """``silos`` silos' public keys, and their signatures."""
+        return (self.parameters.element,) * (silos * self.parameters.keys) + (silos * SIGNATURE,)
+
+
+def expect_lengths(message: Message, lengths: tuple[int, ...]) -> None:
+    """Raises SiloBenchError where a message does not have those frames."""
+    if tuple(message.lengths) != lengths:
+        raise SiloBenchError(f"the '{message.stage}' message of {message.sender} does not have the right form")
+
+
+def header_of(message: Message) -> bytes:
+    """The first frame. Raises SiloBenchError where there is none, or it is too long for one."""
+    if not message.lengths or message.lengths[0] > MAX_HEADER:
+        raise SiloBenchError(f"the '{message.stage}' message of {message.sender} does not begin with a header")
+    return message.frame(0)
+
+
+def values_in(header: bytes, layout: Layout) -> int:
+    """How many values a header says that every upload holds. All that a silo needs to know to share in decrypting a
+    round that it has no part in, whose support it may not know. Raises SiloBenchError."""
+    try:
+        count = json.loads(header)["values"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SiloBenchError(f"a message's header is malformed: {error}") from None
+    if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= layout.size:
+        raise SiloBenchError(f"a message's header names {count!r} values of an adapter of {layout.size}")
+    return count
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """Records of all silos, each with its signature, as the server relays them: ``commits`` and ``reveals``."""
+
+    records: Mapping[str, tuple[bytes, bytes]]
+
+    @classmethod
+    def read(cls, frame: bytes, silos: Sequence[str]) -> Relayed:
+        """Raises SiloBenchError for another length; checks no signature."""
+        entries = wire.records(frame, KEY + SIGNATURE, len(silos))
+        return cls({silo: (entry[:KEY], entry[KEY:]) for silo, entry in zip(silos, entries, strict=True)})
+
+    def frame(self) -> bytes:
+        return b"".join(body + signature for body, signature in self.records.values())
+
+    def verified(self, stage: str, agreed: bytes, directory: Mapping[str, bytes]) -> dict[str, bytes]:
+        """The records. Raises SiloBenchError where one is not signed by its silo, in this stage of set-up."""
+        for silo, (body, signature) in self.records.items():
+            if not verify(directory[silo], wire.statement(stage, SETUP, silo, agreed, body), signature):
+                raise SiloBenchError(f"the '{stage}' message of {silo} is not signed by it as it stands")
+        return {silo: body for silo, (body, _) in self.records.items()}
+
+
+def commitment(silo: str, nonce: bytes) -> bytes:
+    return hashlib.sha256(context("threshold-ckks commitment", silo, nonce)).digest()
+
+
+def opened_seed(commits: Mapping[str, bytes], nonces: Mapping[str, bytes]) -> bytes:
+    """The seed of the public element: every silo's nonce is in it, and was fixed before any was known.
+
+    Raises SiloBenchError where a silo committed itself to another nonce.
+    """
+    for silo, nonce in nonces.items():
+        if commits[silo] != commitment(silo, nonce):
+            raise SiloBenchError(f"{silo} revealed another nonce than it committed itself to")
+    pairs = [part for silo, nonce in nonces.items() for part in (silo, nonce)]
+    return hashlib.sha256(context("threshold-ckks seed", *pairs)).digest()
+
+
+def agreed_on(seed: bytes, statements: Iterable[bytes]) -> bytes:
+    """What every signature of a round is bound to: the seed and all silos' public keys, as each signed them."""
+    return hashlib.sha256(context("threshold-ckks agreed", seed, *statements)).digest()
+
+
+def signings(stage: str, round: int, silos: Sequence[str], agreed: bytes) -> dict[str, wire.Signing]:
+    return {silo: wire.Signing(stage, round, silo, agreed) for silo in silos}
+
+
+def check_signed(
+    stage: str, signed: Mapping[str, wire.Signing], signatures: Mapping[str, bytes], directory: Mapping[str, bytes]
+) -> None:
+    """Raises SiloBenchError where a silo did not sign what was put to its ``Signing``."""
+    for silo, signing in signed.items():
+        if not verify(directory[silo], signing.statement(), signatures[silo]):
+            raise SiloBenchError(f"the '{stage}' message of {silo} is not signed by it as it stands")
+
+
+def verified_sum(
+    message: Message,
+    start: int,
+    count: int,
+    signed: Mapping[str, wire.Signing],
+    directory: Mapping[str, bytes],
+    parameters: Parameters,
+) -> Limbs:
+    """(count, limbs, N), reduced: the sums of ``count`` elements of each silo of ``signed``, silo by silo from frame
+    ``start`` on, signatures last. Raises SiloBenchError where a silo did not sign its elements."""
+    total = np.zeros((count, parameters.limbs, parameters.degree), dtype=np.int64)
+    for signing in signed.values():
+        for k in range(count):
+            frame = message.frame(start)
+            signing.add(frame)
+            total[k] += ring.from_bytes(frame, parameters)
+            start += 1
+    signatures = wire.records(message.frame(start), SIGNATURE, len(signed))
+    check_signed(message.stage, signed, dict(zip(signed, signatures, strict=True)), directory)
+    return ring.reduce(total, parameters.width)
+
+
+def from_all(messages: Sequence[Message], stage: str, round: int, silos: Sequence[str]) -> None:
+    """Raises SiloBenchError where one of ``silos`` sent nothing: nothing opens without all of them."""
+    missing = [silo for silo in silos if silo not in {m.sender for m in messages}]
+    if missing:
+        where = "set-up" if round == SETUP else f"round {round}"
+        raise SiloBenchError(
+            f"threshold-ckks needs the '{stage}' message of every silo in {where}, and {', '.join(missing)} sent none: "
+            "no sum opens without all holders of the key."
+        )
