@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from attacks import lookup, scores
+from attacks.shadowing import by_silo, describe
 from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.view import Reading, View
+    from bench.view import View
 
 api = 1
 
@@ -61,7 +62,7 @@ class Likelihood(Attack):
         pair: dict[str, Scores] = {}
         missing: dict[str, str] = {}
         reads: dict[str, None] = {}
-        for silo, rows in _by_silo(candidates).items():
+        for silo, rows in by_silo(candidates).items():
             reading = view.last_adapter(silo)
             reads[describe(reading) if reading is not None else f"nothing of {silo}"] = None
             tokens = candidates.tokens.take(rows)
@@ -82,21 +83,6 @@ class Likelihood(Attack):
             found["records"] = lookup.overlap(candidates, held)
             reads |= {f"records of {silo}": None for silo in sorted(held)}
         return Guesses(found, tuple(reads), missing)
-
-
-def _by_silo(candidates: Candidates) -> dict[str, NDArray[np.int64]]:
-    """Rows of each silo's candidates, in an order that depends on their tokens alone: whoever asks about the same
-    candidates of a silo, in whatever order, shares the forward passes."""
-    ids, silos = candidates.tokens.ids, np.array(candidates.silos)
-    order = np.array(sorted(range(len(ids)), key=lambda i: ids[i].tolist()), dtype=np.int64)
-    return {str(silo): order[silos[order] == silo] for silo in np.unique(silos)}
-
-
-def describe(reading: Reading) -> str:
-    """What was read, for the result: "upload of silo-1, round 2"."""
-    if reading.kind == "upload":
-        return f"upload of {', '.join(sorted(reading.silos))}, round {reading.round}"
-    return "queries of the released model" if reading.kind == "query" else f"adapter after round {reading.round}"
 
 
 def build(config: Config) -> Attack:
