@@ -187,13 +187,14 @@ class Assessor:
         for transcript in (self.run.transcript, *(shadow.transcript for shadow in self._in_use)):
             if transcript.root not in self._known_releases:
                 self._known_releases.add(transcript.root)
-                self._released |= _released(transcript, self.materials.model.layout.size)
+                self._released |= _released(transcript)
         return self._released
 
 
-def _released(transcript: Transcript, size: int) -> dict[str, Array]:
+def _released(transcript: Transcript) -> dict[str, Array]:
     sent = (m for m in transcript.messages() if PUBLIC in m.receivers and not m.thinned)
-    adapters = (decode_adapter(m.frames(), size) for m in sent)
+    public = transcript.public
+    adapters = (decode_adapter(m.frames(), public.state.size, public.adapter.size) for m in sent)
     return {adapter_handle(a): a for a in adapters}
 
 

@@ -67,11 +67,17 @@ class Stage:
     setup: bool = False
 
 
+_AS_SUMMED = Layout((), ())
+
+
 @dataclass(frozen=True)
 class Public:
     """What every party and every adversary knows about the federation.
 
-    ``nonce``: the seed of public choices (``generator``), and of nothing that must be secret.
+    ``layout``: of a summand, which is what the channel sums. ``adapter``: of what a silo trains. ``state``: of the
+    global adapter, which begins with the tensors of ``adapter``. The latter two are ``layout`` unless the aggregator
+    says otherwise (``Aggregator.summed``, ``Aggregator.state``). ``nonce``: the seed of public choices (``generator``),
+    and of nothing that must be secret.
     """
 
     layout: Layout
@@ -81,6 +87,18 @@ class Public:
     #: names of the silos that take part, per round (from the public schedule)
     participants: Sequence[tuple[str, ...]]
     nonce: int = 0
+    adapter: Layout = _AS_SUMMED
+    state: Layout = _AS_SUMMED
+
+    def __post_init__(self) -> None:
+        for name in ("adapter", "state"):
+            if not getattr(self, name).names:
+                object.__setattr__(self, name, self.layout)
+
+    def layouts(self) -> dict[str, object]:
+        """The layouts as JSON: ``adapter`` and ``state`` only where they are not ``layout``."""
+        all_of_them = {"layout": self.layout, "adapter": self.adapter, "state": self.state}
+        return {key: value.to_json() for key, value in all_of_them.items() if key == "layout" or value != self.layout}
 
     def generator(self, name: str, *indices: int) -> np.random.Generator:
         """Public randomness that everybody can redraw."""

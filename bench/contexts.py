@@ -21,7 +21,8 @@ State = MutableMapping[str, NDArray[Any]]
 @dataclass(frozen=True, kw_only=True)
 class RoundContext:
     """What everybody knows of a round. ``lr``: its learning rate; ``steps``: optimiser steps at a silo of nominal size;
-    ``global_adapter``: what the round started from (public to those who train and to whoever opens its sum).
+    ``global_adapter``: the adapter that silos train from in it, of ``public.adapter`` (public to those who train and to
+    whoever opens its sum).
 
     ``reach``: about how large a summand's values get per unit of weight: what the optimiser moves a value by in the
     round's steps, and what the summand of a silo that learnt nothing holds. None where nothing public bounds it.

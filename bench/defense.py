@@ -120,6 +120,8 @@ class Transform(ABC):
     needs_norm: bool = False
     #: True where what it adds protects only as part of a sum, so that nothing may follow it
     only_in_sums: bool = False
+    #: True where what it leaves out of one round's update is added to a later one's
+    carries: bool = False
 
     @abstractmethod
     def apply(self, update: Update, context: TransformContext) -> Update: ...
@@ -147,11 +149,20 @@ class RecordsPart(ABC):
 class Aggregator(ABC):
     """What is summed, and how a sum becomes the next global adapter. Runs at whoever opens the sum.
 
-    All arrays are flat, of ``layout.size`` values.
+    All arrays are flat: updates of the adapter's layout, summands and sums of ``summed``, global adapters of ``state``.
+    Both are the adapter's layout, unless an aggregator says otherwise.
     """
 
     #: False where a summand of 0 does not mean "as it was", so that no coordinate may be left unsent
     sparse: bool = True
+    #: why not, as the end of a sentence about it
+    dense_because: str = "sums whole weights, where unsent would mean 0"
+    #: False where ``summand`` never has a norm bound, whatever the update's
+    keeps_norm: bool = True
+    #: True where silos begin every round with new factors, so that what a silo owes of old ones can't be sent later
+    fresh: bool = False
+    #: who opens sums where the defense brings no channel
+    opener: Literal["server", "silos"] = "server"
     #: what this aggregator promises, or None
     promise: Promise | None = None
     #: True where every summand must have a norm bound
@@ -160,6 +171,25 @@ class Aggregator(ABC):
     has_memory: bool = False
     #: who may open its sums
     openers: frozenset[str] = frozenset({"server", "silos"})
+
+    def summed(self, adapter: Layout, silos: Sequence[str]) -> Layout:
+        """The layout of a summand, for silos that train ``adapter``."""
+        return adapter
+
+    def state(self, adapter: Layout) -> Layout:
+        """The layout of the global adapter: the tensors of ``adapter``, from which silos train, and what else the model
+        has to carry (dense changes of its frozen weights: ``bench.products.with_products``)."""
+        return adapter
+
+    def bound(self, public: Public) -> Aggregator:
+        """This aggregator for one federation, where what follows must know its layouts and silos. The harness calls it
+        once, before all that is below."""
+        return self
+
+    def slot(self, silo: str) -> NDArray[np.int64] | None:
+        """The coordinates (sorted indices) of a sum that ``silo`` alone fills, so that whoever reads a sum reads them
+        of each silo. None: there are none."""
+        return None
 
     def personal(self, layout: Layout) -> NDArray[np.int64] | None:
         """The coordinates (sorted indices) that every silo keeps for itself: it trains on with its own values, never
@@ -172,7 +202,7 @@ class Aggregator(ABC):
 
     @abstractmethod
     def summand(self, update: Update, global_adapter: NDArray[np.float32]) -> Update:
-        """What the silo hands to the channel; the channel sums these over silos."""
+        """What the silo (``update.silo``) hands to the channel; the channel sums these over silos."""
 
     def weights(self, public: Public, round: int, silos: Sequence[str]) -> list[int]:
         """What ``apply`` is handed for a sum of ``round`` over ``silos``."""

@@ -70,12 +70,16 @@ def _public(value: dict[str, Any]) -> Public:
     if len(participants) != rounds or any(not set(names) <= set(silos) for names in participants):
         raise ValueError("'participants' do not name silos of every round")
     nonce = _whole(value.get("nonce", 0), 0, 2**64)
-    return Public(_layout(value["layout"]), silos, weights, rounds, participants, nonce)
+    layout = _layout(value["layout"])
+    adapter, state = (_layout(value[name]) if name in value else layout for name in ("adapter", "state"))
+    if state.names[: len(adapter.names)] != adapter.names or state.shapes[: len(adapter.shapes)] != adapter.shapes:
+        raise ValueError("'state' does not begin with the tensors of 'adapter'")
+    return Public(layout, silos, weights, rounds, participants, nonce, adapter, state)
 
 
 def _layout(value: dict[str, Any]) -> Layout:
     shapes = [[_whole(size, 1, MAX_VALUES) for size in shape] for shape in value["shapes"]]
-    if len(shapes) != len(value["names"]) or sum(math.prod(shape) for shape in shapes) > MAX_VALUES:
+    if not shapes or len(shapes) != len(value["names"]) or sum(math.prod(shape) for shape in shapes) > MAX_VALUES:
         raise ValueError("'layout' has no shape for every name, or too many values")
     return Layout.from_json({"names": list(value["names"]), "shapes": list(shapes)})
 

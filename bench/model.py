@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from bench import loading
 from bench.encoding import encode_records, first_tokens
 from bench.errors import SiloBenchError, UsageError
+from bench.merged import Merged
+from bench.products import initial_factors, with_products
 from bench.spec import LoraSpec, ModelSpec
 from bench.task import Record
 from bench.tokens import Tokens, TokenStats
@@ -26,6 +29,8 @@ _CACHED = 2**20
 
 class LoraModel:
     """One base model in memory for all parties; an adapter is a flat array that is copied in.
+
+    An adapter may be *wide* (``bench.products``): followed by dense changes of the targets' frozen weights.
 
     layout: the adapter's tensors in the order of the model's own parameters, lora_A before lora_B, named as PEFT names
     them in a saved adapter (``base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight``). module: the PeftModel.
@@ -43,6 +48,7 @@ class LoraModel:
         base = module.get_base_model()
         self.vocab_size = int(base.get_output_embeddings().weight.shape[0])
         self._features, self._head = _split(base, device)
+        self._merged = Merged(module, self.layout, device)
 
     @classmethod
     def load(cls, path: Path, model: ModelSpec, lora: LoraSpec, device: str = "auto") -> LoraModel:
@@ -64,23 +70,19 @@ class LoraModel:
         return loaded
 
     def initial_adapter(self, rng: np.random.Generator) -> Array:
-        """(layout.size,) A uniform in [-1/sqrt(d), 1/sqrt(d)] with d its input width, B zero: PEFT's default
-        initialisation (Kaiming uniform with a = sqrt(5)), drawn from ``rng``. The model's outputs are the base's."""
-        flat = np.zeros(self.layout.size, dtype=np.float32)
-        for name, tensor in self.layout.tensors(flat):
-            if "lora_A" in name:
-                bound = 1.0 / np.sqrt(tensor.shape[1])
-                tensor[...] = rng.uniform(-bound, bound, tensor.shape)
-        return flat
+        """(layout.size,) ``bench.products.initial_factors``; with it the model's outputs are the base's."""
+        return initial_factors(self.layout, rng)
 
     def set_adapter(self, values: NDArray[np.floating] | None) -> None:
         """Copy a flat adapter into the model, in place; None makes it exactly the base model (all zero).
 
-        Raises SiloBenchError where the shape is not (layout.size,) or a value is not finite in float32.
+        values: (layout.size,), or a wide adapter (``wide.size``,), whose dense changes are put on the frozen weights
+        until the next call. Raises SiloBenchError where the shape is another or a value is not finite in float32.
         """
         if values is None:
             values = np.zeros(self.layout.size, dtype=np.float32)
-        if values.shape != (self.layout.size,):
+        wide = values.shape != (self.layout.size,)
+        if wide and values.shape != (self.wide.size,):
             raise SiloBenchError(f"an adapter of shape {values.shape} was given, expected ({self.layout.size},)")
         with np.errstate(over="ignore"):
             flat = np.array(values, dtype=np.float32)
@@ -89,12 +91,23 @@ class LoraModel:
                 f"an adapter with {int((~np.isfinite(flat)).sum())} values that are not finite was given"
             )
         with torch.no_grad():
-            for parameter, (_, tensor) in zip(self._parameters, self.layout.tensors(flat), strict=True):
+            for parameter, (_, tensor) in zip(
+                self._parameters, self.layout.tensors(flat[: self.layout.size]), strict=True
+            ):
                 parameter.copy_(torch.from_numpy(tensor))
+        self._merged.set(flat if wide else None)
 
     def get_adapter(self) -> Array:
-        """(layout.size,) a copy of the adapter as it stands."""
-        return np.concatenate([p.detach().cpu().numpy().ravel() for p in self._parameters])
+        """A copy of the adapter as it stands, which ``set_adapter`` puts back: (layout.size,), or (wide.size,) while
+        there are changes of the frozen weights."""
+        own = [p.detach().cpu().numpy().ravel() for p in self._parameters]
+        merged = self._merged.values
+        return np.concatenate(own if merged is None else [*own, merged])
+
+    @cached_property
+    def wide(self) -> Layout:
+        """The layout of a wide adapter."""
+        return with_products(self.layout)
 
     def parameters(self) -> list[torch.nn.Parameter]:
         """The adapter's parameters, in canonical order; the only ones that are trained."""

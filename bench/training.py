@@ -26,6 +26,7 @@ from bench.materials import Materials
 from bench.metrics import compute, mean_of
 from bench.parties import silo
 from bench.plugins import Plugins
+from bench.products import widened
 from bench.result import Utility
 from bench.spec import RunSpec
 from bench.store import Store
@@ -139,7 +140,7 @@ def reopen(transcript: Transcript, directory: Path, materials: Materials, parts:
             f"{transcript.root} holds {transcript.committed() + 1} of {transcript.public.rounds} rounds: "
             "finish the run first."
         )
-    if transcript.public.layout != materials.model.layout:
+    if transcript.public.adapter != materials.model.layout:
         raise UsageError(f"{transcript.root} is of an adapter of another shape than its model and LoRA settings give.")
     setup = _setup(spec, seed, materials, parts, planting)
     setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
@@ -204,8 +205,11 @@ def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, plantin
     federation = spec.federation
     silos = tuple(silo(i) for i in range(federation.silos))
     nominal = nominal_size(spec)
+    adapter = materials.model.layout
     public = Public(
-        layout=materials.model.layout,
+        layout=parts.aggregator.summed(adapter, silos),
+        adapter=adapter,
+        state=parts.aggregator.state(adapter),
         silos=silos,
         weights={name: parts.aggregator.weight(nominal) for name in silos},
         rounds=federation.rounds,
@@ -217,7 +221,9 @@ def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, plantin
         parts=parts,
         public=public,
         federation=federation,
-        initial=materials.model.initial_adapter(materials.streams.generator("initial adapter")),
+        initial=widened(
+            materials.model.initial_adapter(materials.streams.generator("initial adapter")), public.state
+        ),
         streams=materials.streams,
         orders=Streams(seed, f"shadow {spec.shadow}/" if spec.shadow else ""),
         secret_seed=spec.secret_seed,
@@ -246,7 +252,7 @@ def _transcript(root: Path, setup: Setup, spec: RunSpec) -> Transcript:
 def _measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict[str, Any]:
     with setup.meter.measure("utility"):
         rounds = range(transcript.committed() + 1)
-        personal = setup.parts.aggregator.personal(transcript.public.layout)
+        personal = setup.parts.aggregator.personal(transcript.public.adapter)
         utility = _utility(transcript, materials, materials.pool.heldout, rounds, personal)
     trained = [t for r in range(transcript.committed() + 1) for t in transcript.training(r).values()]
     tokens = sum(t["tokens"] for t in trained)
@@ -256,7 +262,7 @@ def _measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict
     cost["peak_bytes"] = max(phase.peak for phase in setup.meter.phases.values())
     cost["trained_tokens"] = tokens
     cost["tokens_per_second"] = round(tokens / seconds, 1) if seconds else 0.0
-    cost["parameters"] = transcript.public.layout.size
+    cost["parameters"] = transcript.public.adapter.size
     return {"version": RUN_VERSION, "utility": [u.model_dump(mode="json") for u in utility], "cost": cost}
 
 
@@ -266,7 +272,7 @@ def measure_validation(transcript: Transcript, parts: Parts, materials: Material
     ids = materials.pool.validation
     if not ids:
         raise UsageError("pool.validation is 0: without validation records there is nothing to tune on.")
-    personal = parts.aggregator.personal(transcript.public.layout)
+    personal = parts.aggregator.personal(transcript.public.adapter)
     return _utility(transcript, materials, ids, [transcript.committed()], personal)[0]
 
 

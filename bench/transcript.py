@@ -167,7 +167,7 @@ class Transcript:
         root.mkdir(parents=True, exist_ok=True)
         np.save(root / "initial.npy", initial, allow_pickle=False)
         value = {
-            "layout": public.layout.to_json(),
+            **public.layouts(),
             "silos": list(public.silos),
             "weights": dict(public.weights),
             "rounds": public.rounds,
@@ -181,7 +181,7 @@ class Transcript:
         return cls(root)
 
     def initial_adapter(self) -> NDArray[np.float32]:
-        return np.array(array(self.root / "initial.npy", (self.public.layout.size,), np.float32))
+        return np.array(array(self.root / "initial.npy", (self.public.state.size,), np.float32))
 
     def committed(self) -> int:
         """Index of the last committed round: -1 after set-up only, -2 where nothing was committed."""
@@ -220,7 +220,7 @@ class Transcript:
         return found
 
     def support(self, round: int) -> NDArray[np.int64] | None:
-        """The public support of a round's summands (sorted indices into the adapter), or None where they are dense.
+        """The public support of a round's summands (sorted indices into their layout), or None where they are dense.
         Raises UsageError where the file holds anything else."""
         path = self.root / "rounds" / slot(round) / "support.npy"
         if not path.exists():
@@ -229,14 +229,17 @@ class Transcript:
         if found.ndim != 1 or (np.diff(found) <= 0).any() or found.min(initial=0) < 0:
             raise UsageError(f"{path} holds no sorted indices.")
         if found.max(initial=-1) >= self.public.layout.size:
-            raise UsageError(f"{path} points outside the adapter's {self.public.layout.size} values.")
+            raise UsageError(f"{path} points outside a summand's {self.public.layout.size} values.")
         return found
 
     def truth(self, round: int, name: str) -> NDArray[Any] | None:
         """``"adapter"``: the global adapter after the round; a silo's name: its summand; ``"own-"`` and its name: the
         adapter that it trained, where some of its values are its own. None where not stored."""
         path = self.root / "truth" / slot(round) / f"{name}.npy"
-        return array(path, (self.public.layout.size,)) if path.exists() else None
+        if not path.exists():
+            return None
+        layout = self.public.state if name == "adapter" else self.public.layout
+        return array(path, ((self.public.adapter if name.startswith("own-") else layout).size,))
 
     def training(self, round: int) -> dict[str, Any]:
         """Per silo: steps, tokens, losses, batches, mechanisms, records of this round. Empty where not stored."""

@@ -1,7 +1,8 @@
 """What travels, before protection: the layout of an adapter and an update to it.
 
 An *adapter* is the LoRA state as one flat float32 array of ``Layout.size`` values, in canonical order (the
-order of the model's own parameters, lora_A before lora_B). An *update* is a delta to the global adapter.
+order of the model's own parameters, lora_A before lora_B). An *update* is a delta to the global adapter. An aggregator
+may sum something of another layout, and let the global adapter carry more than a silo trains (``bench.defense``).
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ class Update:
     ``values``: float32, or int64 within the grid's levels where ``grid`` is set; shape (layout.size,), or
     (len(support),) where a public ``support`` (sorted indices into the flat adapter, the same for every silo of the
     round) is set: what is not on it is not sent, and stays as it is. ``weight``: public positive integer.
-    ``norm_bound``: an upper bound on the L2 norm of ``values`` that holds whatever the records are, or None.
+    ``norm_bound``: an upper bound on the L2 norm of ``values`` that holds whatever the records are, or None. ``silo``:
+    whose it is; empty where that does not matter.
     """
 
     values: NDArray[np.float32] | NDArray[np.int64]
@@ -91,6 +93,7 @@ class Update:
     grid: Grid | None = None
     support: NDArray[np.int64] | None = None
     norm_bound: float | None = None
+    silo: str = ""
 
     @property
     def norm(self) -> float:

@@ -60,8 +60,8 @@ class Reading:
 
     @property
     def values(self) -> NDArray[Any]:
-        """(layout.size,) float32 of an adapter, upload, sum or difference (unsigned words where it is an XOR); what
-        metadata shows, of any length. Raises SiloBenchError for a query."""
+        """(public.layout.size,) float32 of an upload, sum or difference (unsigned words where it is an XOR); an adapter
+        as ``adapter`` gives it; what metadata shows, of any length. Raises SiloBenchError for a query."""
         values = self.adapter if self.kind == "adapter" else _tensor(self.path, "values")
         if values is None:
             raise SiloBenchError(f"a reading of kind '{self.kind}' holds no values")
@@ -75,13 +75,16 @@ class Reading:
 
     @property
     def adapter(self) -> Array | None:
-        """(layout.size,) float32: the global adapter, or the uploading silo's own after training; None where the
-        reading is of another kind, or the adapter that the round started from is not known."""
+        """(public.state.size,) float32: the global adapter, or the uploading silo's own after training; None where the
+        reading is of another kind, or the adapter that the round started from is not known. The values that a silo
+        trains are the first public.adapter.size of it; what follows them, under aggregators that fold something into
+        the frozen weights, belongs to the model that the silo trained on."""
         return _tensor(self.path, "adapter") if self.kind in ("adapter", "upload") else None
 
     @property
     def before(self) -> Array | None:
-        """(layout.size,) float32: the global adapter that the round started from, where the coalition knows it."""
+        """(public.state.size,) float32: the global adapter that the round started from, where the coalition knows
+        it."""
         return _tensor(self.before_path, "adapter")
 
 
@@ -103,7 +106,7 @@ class View:
 
     @property
     def initial(self) -> Array | None:
-        """(layout.size,) float32: the adapter before round 0, or None where the coalition does not know it."""
+        """(public.state.size,) float32: the adapter before round 0, or None where the coalition does not know it."""
         return _tensor(self.initial_path, "adapter")
 
     def uploads(self, silo: str | None = None, round: int | None = None) -> tuple[Reading, ...]:
@@ -204,7 +207,7 @@ def _view(value: dict[str, Any], directory: Path) -> View:
         coalition=frozenset(str(p) for p in value["coalition"]),
         victims=tuple(str(v) for v in value["victims"]),
         public=Public(
-            layout=Layout.from_json(public["layout"]),
+            **{name: Layout.from_json(public[name]) for name in ("layout", "adapter", "state") if name in public},
             silos=tuple(str(s) for s in public["silos"]),
             weights={str(k): int(v) for k, v in public["weights"].items()},
             rounds=int(public["rounds"]),

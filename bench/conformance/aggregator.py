@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.channel import Public
 from bench.conformance.checks import Check, expect
 from bench.conformance.fixtures import LAYOUT
 from bench.defense import Aggregator, State
-from bench.update import Update
+from bench.parties import silo
+from bench.products import widened
+from bench.update import Array, Update
 
 #: rounding of float32 adapters
 TOLERANCE = 1e-5
+#: records of each silo
+SIZES = {silo(0): 10, silo(1): 20, silo(2): 30}
+SILOS = tuple(SIZES)
 
 
 def checks(aggregator: Aggregator) -> Iterator[Check]:
+    """``aggregator``: as a defense brings it, for no federation yet."""
     name = type(aggregator).__name__
     yield Check(f"aggregator: {name} weighs silos", lambda: _weights(aggregator))
+    aggregator = aggregator.bound(_public(aggregator))
     yield Check(f"aggregator: {name} applies a sum", lambda: _applies(aggregator))
     yield Check(f"aggregator: {name} says what it gives away", lambda: _implied(aggregator))
     if aggregator.has_memory:
@@ -34,16 +42,16 @@ def _weights(aggregator: Aggregator) -> str:
 
 def _applies(aggregator: Aggregator) -> str:
     """The next adapter is finite, of the right shape, and does not depend on the order of the silos."""
-    before, updates = _values(0), [_values(seed) for seed in (1, 2, 3)]
-    weights = [aggregator.weight(size) for size in (10, 20, 30)]
-    after = aggregator.apply(_total(aggregator, updates, weights, before), weights, before)
+    before, updates = _state(aggregator), {name: _values(seed) for seed, name in enumerate(SILOS, 1)}
+    weights = [aggregator.weight(size) for size in SIZES.values()]
+    after = aggregator.apply(_total(aggregator, updates, before), weights, before)
     expect(after.shape == before.shape, f"the next adapter has shape {after.shape}, expected {before.shape}.")
     real = after.dtype in (np.float32, np.float64)
     expect(bool(real), f"the next adapter is {after.dtype}, expected float32 or float64.")
     expect(np.isfinite(after).all(), "the next adapter holds values that are not finite.")
-    turned = aggregator.apply(_total(aggregator, updates[::-1], weights[::-1], before), weights[::-1], before)
+    turned = aggregator.apply(_total(aggregator, dict(reversed(updates.items())), before), weights[::-1], before)
     expect(np.allclose(after, turned, atol=TOLERANCE), "the next adapter depends on the order of the silos.")
-    expect(np.array_equal(before, _values(0)), "it changes the global adapter in place.")
+    expect(np.array_equal(before, _state(aggregator)), "it changes the global adapter in place.")
     return "the next adapter is finite and independent of the silos' order"
 
 
@@ -70,14 +78,13 @@ def _steps(aggregator: Aggregator) -> str:
 
 
 def _implied(aggregator: Aggregator) -> str:
-    before, update = _values(0), _values(1)
-    weight = aggregator.weight(10)
-    summand = aggregator.summand(Update(update, LAYOUT, weight), before)
-    own = aggregator.implied_adapter(summand.values.astype(np.float64), weight, before)
-    far = float(np.abs(own - (before + update)).max())
+    before, update, (first, second, _) = _state(aggregator), _values(1), SILOS
+    weights = [aggregator.weight(SIZES[name]) for name in (first, second)]
+    summand = aggregator.summand(Update(update, LAYOUT, weights[0], silo=first), before)
+    own = aggregator.implied_adapter(summand.values.astype(np.float64), weights[0], before)
+    far = float(np.abs(own - before - widened(update, aggregator.state(LAYOUT))).max())
     expect(far <= TOLERANCE, f"'implied_adapter' is off by {far:.3g} from the adapter that the silo trained.")
-    weights = [weight, aggregator.weight(20)]
-    total = _total(aggregator, [update, _values(2)], weights, before)
+    total = _total(aggregator, {first: update, second: _values(2)}, before)
     after = aggregator.apply(total, weights, before).astype(np.float32)
     implied = aggregator.implied_total(before, after, weights)
     if implied is None:
@@ -88,14 +95,23 @@ def _implied(aggregator: Aggregator) -> str:
     return "a silo's adapter follows from its summand, and a sum from the adapters around it"
 
 
-def _total(
-    aggregator: Aggregator, updates: list[NDArray[np.float32]], weights: list[int], before: NDArray[np.float32]
-) -> NDArray[np.float64]:
-    total = np.zeros(LAYOUT.size)
-    for values, weight in zip(updates, weights, strict=True):
-        total += aggregator.summand(Update(values, LAYOUT, weight), before).values
+def _total(aggregator: Aggregator, updates: Mapping[str, Array], before: Array) -> NDArray[np.float64]:
+    total = np.zeros(aggregator.summed(LAYOUT, SILOS).size)
+    for name, values in updates.items():
+        update = Update(values, LAYOUT, aggregator.weight(SIZES[name]), silo=name)
+        total += aggregator.summand(update, before).values
     return total
 
 
-def _values(seed: int) -> NDArray[np.float32]:
+def _public(aggregator: Aggregator) -> Public:
+    weights = {name: aggregator.weight(size) for name, size in SIZES.items()}
+    summed, state = aggregator.summed(LAYOUT, SILOS), aggregator.state(LAYOUT)
+    return Public(summed, SILOS, weights, 1, (SILOS,), adapter=LAYOUT, state=state)
+
+
+def _state(aggregator: Aggregator) -> Array:
+    return widened(_values(0), aggregator.state(LAYOUT))
+
+
+def _values(seed: int) -> Array:
     return (0.02 * np.random.default_rng(seed).standard_normal(LAYOUT.size)).astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,10 @@ class PlainChannel(SumChannel):
     """No protection at all; the baseline of bytes and of what a server reads."""
 
     accepts = frozenset({"real", "grid"})
+
+    def __init__(self, opener: Literal["server", "silos"] | None = None) -> None:
+        """``opener``: "silos" has the server send them the sum, and each apply it for itself. None: the class's own."""
+        self.opener = self.opener if opener is None else opener
 
     def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
         if update.grid is None:

@@ -71,10 +71,15 @@ def decode_frame(frame: bytes) -> NDArray[Any]:
     return values
 
 
-def decode_adapter(frames: Iterable[bytes], size: int) -> NDArray[np.float32]:
-    """A flat float32 array of ``size`` values. Raises SiloBenchError on bad bytes, a wrong size or a value that is not
-    finite."""
-    result = np.empty(size, dtype=np.float32)
+def without_zeros(values: NDArray[np.floating], short: int) -> NDArray[np.floating]:
+    """The first ``short`` values where all that follow are 0, else all: what ``decode_adapter`` completes."""
+    return values if values[short:].any() else values[:short]
+
+
+def decode_adapter(frames: Iterable[bytes], size: int, short: int | None = None) -> NDArray[np.float32]:
+    """A flat float32 array of ``size`` values, or of ``short`` and zeros after them. Raises SiloBenchError on bad
+    bytes, a wrong size or a value that is not finite."""
+    result = np.zeros(size, dtype=np.float32)
     filled = 0
     for frame in frames:
         part = decode_frame(frame)
@@ -82,7 +87,7 @@ def decode_adapter(frames: Iterable[bytes], size: int) -> NDArray[np.float32]:
             raise SiloBenchError(f"an adapter has more than the expected {size} values")
         result[filled : filled + len(part)] = part
         filled += len(part)
-    if filled != size:
+    if filled not in (size, short):
         raise SiloBenchError(f"an adapter has {filled} values, expected {size}")
     if not np.isfinite(result).all():
         raise SiloBenchError("an adapter holds values that are not finite")

@@ -100,6 +100,23 @@ def _check_norms(transforms: Sequence[Transform], aggregator: Aggregator, opener
         )
 
 
+def _check_summands(transforms: Sequence[Transform], first: int, aggregator: Aggregator) -> None:
+    """What transforms may ask of summands that are no updates. Raises UsageError."""
+    name = type(aggregator).__name__
+    noisy = next((t for t in transforms[first:] if t.needs_norm), None)
+    if noisy is not None and not aggregator.keeps_norm:
+        raise UsageError(
+            f"{type(noisy).__name__} works on summands of a bounded norm, and {name} makes summands of which a bound "
+            "on the update says nothing: they can't be combined."
+        )
+    late = next((t for t in transforms if t.carries), None)
+    if late is not None and aggregator.fresh:
+        raise UsageError(
+            f"{type(late).__name__} sends later what it leaves out now, and with {name} every round trains new "
+            "factors, to which what is owed of old ones does not belong: put its feedback off."
+        )
+
+
 def _unbounded(part: object, raised: object | None) -> str:
     why = f"{type(raised).__name__}, which comes between, may raise the norm" if raised else "nothing before it clips"
     return f"{type(part).__name__} adds noise for updates of a bounded norm, and {why}."
@@ -141,18 +158,19 @@ def fill(defense: Defense) -> Parts:
     from bench.defaults.plain import PlainChannel
     from bench.defaults.trainer import GradientTrainer
 
-    channel = defense.channel or PlainChannel()
+    aggregator = defense.aggregator or Mean()
+    channel = defense.channel or PlainChannel(aggregator.opener)
     if channel.trains == "server":
         _check_handed(defense)
-    aggregator = defense.aggregator or Mean()
     transforms = _quantised(defense.transforms, channel)
     first = _encoders(transforms, channel)
     _check_norms(transforms, aggregator, channel.opener)
+    _check_summands(transforms, first, aggregator)
     sparse = next((t for t in transforms if t.sparse), None)
     if sparse is not None and not aggregator.sparse:
         raise UsageError(
             f"{type(sparse).__name__} leaves coordinates unsent, meaning unchanged, and the aggregator "
-            f"{type(aggregator).__name__} sums whole weights, where unsent would mean 0: they can't be combined."
+            f"{type(aggregator).__name__} {aggregator.dense_because}: they can't be combined."
         )
     return Parts(
         records=defense.records,

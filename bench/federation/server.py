@@ -14,7 +14,6 @@ from bench.federation.adapters import encode_adapter
 from bench.federation.handed import decode_records, joined
 from bench.federation.setup import Prefixed, Setup, keep_global, learning_rate, to_release
 from bench.federation.silo import metered
-from bench.parties import PUBLIC
 
 
 class Server:
@@ -33,8 +32,7 @@ class Server:
             self._train(round)
         elif stage == "release":
             held = to_release(self.state)
-            precision = self.setup.federation.release_precision
-            yield Outgoing((PUBLIC,), encode_adapter(self._global() if held is None else held, precision))
+            yield self.setup.released(self._global() if held is None else held)
 
     def _channel(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
         setup = self.setup
@@ -75,7 +73,7 @@ class Server:
         else:
             receivers = self.setup.public.silos if round == 0 else ()
         if receivers:
-            yield Outgoing(tuple(receivers), encode_adapter(self._global()))
+            yield Outgoing(tuple(receivers), encode_adapter(self.setup.short(self._global())))
 
     def _global(self) -> NDArray[np.float32]:
         if "global/values" in self.state:

@@ -6,18 +6,19 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Endpoint, Opened, Public
+from bench.channel import Endpoint, Opened, Outgoing, Public
 from bench.cost import Meter
 from bench.defense import Aggregator, Mechanism, OpenContext, RoundContext, State, Training
+from bench.federation.adapters import encode_adapter, without_zeros
 from bench.federation.handed import encode_records
 from bench.federation.parts import Parts
-from bench.parties import SERVER, is_silo, silo
+from bench.parties import PUBLIC, SERVER, is_silo, silo
 from bench.spec import FederationSpec, LocalSpec
 from bench.streams import SecretStreams, Streams
 from bench.tokens import Tokens
@@ -60,6 +61,9 @@ class Setup:
     meter: Meter = field(default_factory=Meter)
     recorder: Recorder = field(default_factory=Recorder)
 
+    def __post_init__(self) -> None:
+        self.parts = replace(self.parts, aggregator=self.parts.aggregator.bound(self.public))
+
     def order(self, party: str, *indices: int) -> np.random.Generator:
         """In which order a party takes its records."""
         return (self.orders or self.streams).generator(party, *indices)
@@ -77,9 +81,12 @@ class Setup:
         lr = learning_rate(local, round, rounds)
         # Adam moves a value by about lr a step (Kingma and Ba 2015, section 2.1), SGD by lr times its gradient
         most = 1.0 if local.optimizer == "adamw" else local.max_grad_norm
-        idle = self.parts.aggregator.summand(Update(np.zeros_like(start), self.public.layout), start)
+        adapter = self.public.adapter
+        idle = self.parts.aggregator.summand(Update(np.zeros(adapter.size, np.float32), adapter), start)
         reach = None if most is None else lr * steps * most + float(np.abs(idle.values).max())
-        return RoundContext(public=self.public, round=round, global_adapter=start, lr=lr, steps=steps, reach=reach)
+        return RoundContext(
+            public=self.public, round=round, global_adapter=start[: adapter.size], lr=lr, steps=steps, reach=reach
+        )
 
     def open_endpoint(self, me: str, state: State, start: Callable[[], Array]) -> Endpoint:
         """The channel's endpoint of a party whose newest global adapter ``start`` gives."""
@@ -88,6 +95,14 @@ class Setup:
         if is_silo(me):
             endpoint.records = lambda: encode_records(self.tokens(me), self.model.vocab_size)
         return endpoint
+
+    def short(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """A global adapter as it travels: without what follows the trained values while all of that is 0."""
+        return without_zeros(values, self.public.adapter.size)
+
+    def released(self, values: NDArray[np.floating]) -> Outgoing:
+        """A global adapter for everybody, at the precision of releases."""
+        return Outgoing((PUBLIC,), encode_adapter(self.short(values), self.federation.release_precision))
 
     def applied(self, me: str, round: int, opened: Opened, start: Array, state: State) -> NDArray[np.floating]:
         """The global adapter after a sum that ``me`` opened, as exactly as it was computed, from the one before; the

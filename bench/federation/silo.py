@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.channel import Endpoint, Message, Outgoing
 from bench.defense import Mechanism, State, TrainJob, Transform, TransformContext
 from bench.errors import SiloBenchError
-from bench.federation.adapters import decode_adapter, encode_adapter
+from bench.federation.adapters import decode_adapter
 from bench.federation.setup import (
     Prefixed,
     Setup,
@@ -22,7 +22,7 @@ from bench.federation.setup import (
     save_update,
     to_release,
 )
-from bench.parties import PUBLIC, silo_index
+from bench.parties import silo_index
 from bench.update import Update
 
 
@@ -41,9 +41,8 @@ class Silo:
                 yield from self._channel("catch-up", round, rest)
             self._train(round)
         elif stage == "release":
-            precision = self.setup.federation.release_precision
             held = to_release(self.state)
-            yield Outgoing((PUBLIC,), encode_adapter(self._global() if held is None else held, precision))
+            yield self.setup.released(self._global() if held is None else held)
         else:
             yield from self._channel(stage, round, rest)
 
@@ -56,7 +55,8 @@ class Silo:
         received = [m for m in inbox if m.stage == "broadcast"]
         if received:
             latest = max(received, key=lambda m: m.round)
-            self._set_global(decode_adapter(latest.frames(), self.setup.public.layout.size), latest.round)
+            public = self.setup.public
+            self._set_global(decode_adapter(latest.frames(), public.state.size, public.adapter.size), latest.round)
 
     def _set_global(self, values: NDArray[np.floating], round: int) -> None:
         """``round``: the next round to be trained from these values."""
@@ -97,12 +97,13 @@ class Silo:
         setup.model.set_adapter(start)
         with setup.meter.measure("train"):
             training = setup.parts.trainer.train(job)
+        adapter = setup.public.adapter
         after = setup.model.get_adapter()
-        delta = after - start
+        delta = after[: adapter.size] - start[: adapter.size]
         if not np.isfinite(delta).all():
             raise SiloBenchError(f"{self.me} diverged in round {round}: its update is not finite")
         with setup.meter.measure("transform"):
-            update = Update(delta, setup.public.layout, setup.public.weights[self.me])
+            update = Update(delta, adapter, setup.public.weights[self.me], silo=self.me)
             summand, logged = self._protect(update, start, round)
         save_update(self.state, summand, round)
         setup.recorder.training[self.me] = replace(training, mechanisms=(*training.mechanisms, *logged))

@@ -54,10 +54,10 @@ class _Builder:
     def __init__(
         self, transcript: Transcript, channel: Channel, aggregator: Aggregator, coalition: frozenset[str], work: Path
     ) -> None:
-        self.channel, self.aggregator = channel, aggregator
         self.public = transcript.public
+        self.channel, self.aggregator = channel, aggregator.bound(self.public)
         self.seen = Seen(transcript, coalition)
-        self.truth = Truth(transcript, aggregator)
+        self.truth = Truth(transcript, self.aggregator)
         self.ledger = Ledger(work, self.truth, coalition, self._own)
         self.adapters: dict[int, _Adapter] = {}
         self.released: dict[int, str] = {}
@@ -89,7 +89,7 @@ class _Builder:
             if message.stage != stage:
                 continue
             after = message.round if stage == "release" else message.round - 1
-            values = decode_adapter(message.frames(), self.public.layout.size)
+            values = decode_adapter(message.frames(), self.public.state.size, self.public.adapter.size)
             if stage == "release":
                 self.released[after] = adapter_handle(values)
             if after not in self.adapters:
@@ -142,6 +142,7 @@ class _Builder:
             for round in range(self.public.rounds):
                 grew |= self._imply(round)
             grew |= self.ledger.settle()
+            grew |= self._split()
             for round in range(self.public.rounds):
                 grew |= self._derive(round)
 
@@ -172,6 +173,20 @@ class _Builder:
             if self.ledger.add(Guess(round, frozenset(silos), total, how), loss):
                 return True
         return False
+
+    def _split(self) -> bool:
+        """Single summands from sums in which every silo has coordinates of its own."""
+        grew = False
+        for row in [row for row in self.ledger.rows.values() if len(row.terms) > 1 and not row.xor]:
+            for round, silo, coefficient in row.terms:
+                slot = self.aggregator.slot(silo)
+                if slot is None or self.ledger.has(((round, silo, 1),)):
+                    continue
+                values = np.zeros(self.public.layout.size)
+                values[slot] = row.load()[slot] / coefficient
+                guess = Guess(round, frozenset({silo}), values, f"{silo}'s own part of a sum ({row.how})")
+                grew |= self.ledger.add(guess, row.error)
+        return grew
 
     def _derive(self, round: int) -> bool:
         """The next adapter from a known one and a known sum, as whoever opens sums computes it."""

@@ -58,12 +58,12 @@ class Truth:
 
     def __init__(self, transcript: Transcript, aggregator: Aggregator) -> None:
         self._transcript = transcript
-        self._aggregator = aggregator
         self._public = transcript.public
+        self._aggregator = aggregator.bound(self._public)
         self._spans: dict[Terms, Spans] = {}
         self._rounds: dict[int, bool] = {}
         self._glances: OrderedDict[tuple[Terms, Spans], tuple[Float, Float] | None] = OrderedDict()
-        self._nothing: tuple[tuple[int, int], NDArray[np.floating]] | None = None
+        self._nothing: tuple[tuple[int, int, str], NDArray[np.floating]] | None = None
 
     def known(self, round: int) -> bool:
         """Whether the summands of this round were stored at all (an imported transcript may hold none)."""
@@ -201,17 +201,19 @@ class Truth:
     def _idle(self, round: int, silo: str) -> NDArray[np.floating]:
         """The summand of a silo whose training changed nothing."""
         weight = self._public.weights.get(silo, 1)
-        if self._nothing is None or self._nothing[0] != (round, weight):
-            self._nothing = (round, weight), self._summand_of_nothing(round, weight)
+        key = (round, weight, silo if self._aggregator.slot(silo) is not None else "")
+        if self._nothing is None or self._nothing[0] != key:
+            self._nothing = key, self._summand_of_nothing(round, weight, silo)
         return self._nothing[1]
 
-    def _summand_of_nothing(self, round: int, weight: int) -> NDArray[np.floating]:
+    def _summand_of_nothing(self, round: int, weight: int, silo: str) -> NDArray[np.floating]:
         before = self.adapter(round - 1)
-        zeros = np.zeros(self._public.layout.size, dtype=np.float32)
+        nothing = np.zeros(self._public.layout.size, dtype=np.float32)
         if before is None:
-            return zeros
-        summand = self._aggregator.summand(Update(zeros, self._public.layout, weight), before).values
-        return np.asarray(summand, dtype=np.float32) if summand.shape == zeros.shape else zeros
+            return nothing
+        still = Update(np.zeros(self._public.adapter.size, np.float32), self._public.adapter, weight, silo=silo)
+        summand = self._aggregator.summand(still, before).values
+        return np.asarray(summand, dtype=np.float32) if summand.shape == nothing.shape else nothing
 
 
 def _error(values: Float, target: Float) -> float:

@@ -41,7 +41,7 @@ class ViewWriter:
             "coalition": sorted(assignment.coalition),
             "victims": list(assignment.victims),
             "public": {
-                "layout": public.layout.to_json(),
+                **public.layouts(),
                 "silos": list(public.silos),
                 "weights": dict(public.weights),
                 "rounds": public.rounds,

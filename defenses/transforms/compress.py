@@ -36,7 +36,7 @@ class Compressor(Transform):
     """
 
     def __init__(self, feedback: bool) -> None:
-        self.feedback = feedback
+        self.feedback = self.carries = feedback
         self.norm: Literal["keeps", "drops"] = "drops" if feedback else "keeps"
 
     @abstractmethod

@@ -13,6 +13,7 @@ from bench.federation.parts import fill
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
 from bench.parties import silo
+from bench.products import widened
 from bench.spec import FederationSpec
 from bench.streams import Streams
 from bench.tokens import Tokens
@@ -41,7 +42,9 @@ class DrawnTrainer(Trainer):
     """Adds normal values from the silo's public order stream: the update of silo i in round r is reproducible."""
 
     def train(self, job: TrainJob) -> Training:
-        job.model.set_adapter(job.model.get_adapter() + job.order.normal(size=LAYOUT.size).astype(np.float32))
+        adapter = job.model.get_adapter()
+        adapter[: LAYOUT.size] += job.order.normal(size=LAYOUT.size).astype(np.float32)
+        job.model.set_adapter(adapter)
         return Training(steps=1, tokens=7, losses=(1.0,), batches=((0,),))
 
 
@@ -61,13 +64,15 @@ def make_setup(federation: FederationSpec, defense: Defense | None = None, seed:
     silos = tuple(silo(i) for i in range(federation.silos))
     sizes = {name: 10 * (i + 1) for i, name in enumerate(silos)}
     public = Public(
-        layout=LAYOUT,
+        layout=parts.aggregator.summed(LAYOUT, silos),
         silos=silos,
         weights={name: parts.aggregator.weight(sizes[name]) for name in silos},
         rounds=federation.rounds,
         participants=participants(federation, streams),
+        adapter=LAYOUT,
+        state=parts.aggregator.state(LAYOUT),
     )
-    initial = streams.generator("initial").normal(size=LAYOUT.size).astype(np.float32)
+    initial = widened(streams.generator("initial").normal(size=LAYOUT.size).astype(np.float32), public.state)
     model: Any = FakeModel()
     return Setup(model, parts, public, federation, initial, streams, None, one_token, sizes)
 
