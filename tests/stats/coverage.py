@@ -177,6 +177,74 @@ def mean_coverage(truth: float, spread: float, groups: int, size: int, repetitio
     return found / repetitions
 
 
+def seeds_coverage(
+    sampler: Sampler, auc_a: float, auc_b: float, size: int, seeds: int, repetitions: int, seed: int = 5
+) -> tuple[float, float, float]:
+    """Coverage of ``stats.across_seeds`` for two defenses, of ``stats.combine`` for the first with its runs' intervals,
+    and of ``stats.combine`` without them. Every run has ``size`` members and non-members, and a true AUC of its own, of
+    deviation 0.2 on the logit scale around a common one; the truth is the mean AUC over runs."""
+    rng = np.random.default_rng([seed, size, seeds, round(auc_a * 1000), round(auc_b * 1000)])
+    member = np.arange(2 * size) < size
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+
+    def run(auc: float) -> Interval:
+        own = 1 / (1 + math.exp(-(math.log(auc / (1 - auc)) + 0.2 * rng.normal())))
+        return stats.auc(np.concatenate(sampler(rng, own, size, size)), member)
+
+    def mean(auc: float) -> float:
+        own = 1 / (1 + np.exp(-(math.log(auc / (1 - auc)) + 0.2 * nodes)))
+        return float(weights @ own / weights.sum())
+
+    found = np.zeros(3)
+    for _ in range(repetitions):
+        first, second = ([run(auc) for _ in range(seeds)] for auc in (auc_a, auc_b))
+        plain = [one.value for one in first if one.value is not None]
+        both = stats.across_seeds(first, second).interval if seeds >= 5 else None
+        found[0] += both is not None and holds(both, mean(auc_a) - mean(auc_b))
+        found[1] += holds(stats.combine(first, minimum=0, maximum=1), mean(auc_a))
+        found[2] += holds(stats.combine(plain, minimum=0, maximum=1), mean(auc_a))
+    return tuple((found / repetitions).tolist())
+
+
+def bootstrap_coverage(
+    metric: str, size: int, rare: float, right: float, repetitions: int, seed: int = 6
+) -> tuple[float, float]:
+    """Coverage of ``stats.bootstrap`` for a metric over two labels, where limits are given, and how often they are not.
+
+    ``rare``: the share of the first label; ``right``: the chance that a record is guessed right, whatever its label.
+    """
+    rng = np.random.default_rng([seed, size, round(rare * 100), round(right * 100)])
+    score = LABEL_METRICS[metric]
+    gold_share = np.array([rare * right, rare * (1 - right), (1 - rare) * (1 - right), (1 - rare) * right])
+    truth, found, refused = score(*gold_share), 0, 0
+    for _ in range(repetitions):
+        cells = rng.choice(4, size, p=gold_share)
+        interval = stats.bootstrap(
+            lambda rows, cells=cells: score(*np.bincount(cells[rows], minlength=4)), np.arange(size), rng, samples=400
+        )
+        refused += interval.low is None
+        found += interval.low is not None and holds(interval, truth)
+    return found / max(1, repetitions - refused), refused / repetitions
+
+
+def _f1(tp: float, fn: float, fp: float, tn: float) -> float:
+    return 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else math.nan
+
+
+def _macro_f1(tp: float, fn: float, fp: float, tn: float) -> float:
+    return (np.nan_to_num(_f1(tp, fn, fp, tn)) + np.nan_to_num(_f1(tn, fp, fn, tp))) / 2
+
+
+def _matthews(tp: float, fn: float, fp: float, tn: float) -> float:
+    scale = math.sqrt(float(tp + fp) * float(tp + fn) * float(tn + fp) * float(tn + fn))
+    return float(tp * tn - fp * fn) / scale if scale else 0.0
+
+
+#: of the shares (or counts) of true positives, false negatives, false positives, true negatives
+LABEL_METRICS: dict[str, Callable[..., float]] = {"F1": _f1, "macro F1": _macro_f1, "Matthews": _matthews}
+LABELS = ((0.5, 0.6), (0.5, 0.9), (0.5, 0.97), (0.2, 0.6), (0.2, 0.9), (0.2, 0.97))
+SEED_SIZES = (10, 30, 90)
+SEED_AUCS = ((0.5, 0.5), (0.9, 0.7), (0.99, 0.9), (0.998, 0.99), (0.998, 0.998))
 CROSSFIT: dict[str, tuple[list[float], float, int, int, bool]] = {
     "2 opposite scores, chance": ([0.5, 0.5], 0.0, 90, 90, True),
     "8 independent scores, chance": ([0.5] * 8, 0.0, 90, 90, False),
@@ -209,6 +277,23 @@ def main(repetitions: int) -> None:
     for truth, spread in MEANS:
         got_ = [mean_coverage(truth, spread, g, s, repetitions) for g, s in ((3, 10), (10, 10), (30, 1))]
         print(f"| {truth} | " + " | ".join(f"{value:.3f}" for value in got_) + " |", flush=True)
+    print(
+        "\n| over runs, records a class | " + " | ".join(map(str, SEED_SIZES)) + " |\n|---|" + "---|" * len(SEED_SIZES)
+    )
+    for name in ("normal", "rare failures"):
+        for seeds in (2, 3, 5):
+            got__ = [
+                np.min([seeds_coverage(SAMPLERS[name], a, b, n, seeds, repetitions // 4) for a, b in SEED_AUCS], axis=0)
+                for n in SEED_SIZES
+            ]
+            for kind, which in (("two defenses", 0), ("one, with the runs' intervals", 1), ("one, without", 2)):
+                if seeds >= 5 or which:
+                    row = " | ".join(f"{worst_[which]:.3f}" for worst_ in got__)
+                    print(f"| {kind}, {name}, {seeds} runs | {row} |", flush=True)
+    print("\n| bootstrap of a metric over labels | 50 | 90 |\n|---|---|---|")
+    for metric in LABEL_METRICS:
+        worst = [min(bootstrap_coverage(metric, n, *case, repetitions // 4)[0] for case in LABELS) for n in (50, 90)]
+        print(f"| {metric} | " + " | ".join(f"{w:.3f}" for w in worst) + " |", flush=True)
 
 
 if __name__ == "__main__":

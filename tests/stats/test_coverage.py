@@ -45,6 +45,20 @@ def test_means() -> None:
     assert enough(coverage.mean_coverage(0.95, 4.0, 10, 10, FEW), FEW)
 
 
+def test_over_seeds_near_one_and_at_small_counts() -> None:
+    """With the runs' own intervals; without them agreeing runs feign certainty, which this catches."""
+    for name, size in (("rare failures", 10), ("normal", 30)):
+        sampler = coverage.SAMPLERS[name]
+        both, one, without = coverage.seeds_coverage(sampler, 0.998, 0.99, size, 5, 150)
+        assert enough(both, 150)
+        assert enough(one, 150)
+        assert not enough(without, 150) or name == "normal"
+
+
+def test_bootstrap_of_metrics_over_labels() -> None:
+    assert enough(coverage.bootstrap_coverage("macro F1", 50, 0.2, 0.9, 100)[0], 100)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", coverage.SAMPLERS)
 def test_auc_everywhere(name: str) -> None:
@@ -67,3 +81,25 @@ def test_paired_and_clustered_everywhere() -> None:
             assert enough(coverage.paired_coverage(a, b, m, n, MANY), MANY), (a, b, m, n)
         for auc in coverage.AUCS:
             assert enough(coverage.clustered_coverage(auc, m, n, MANY), MANY), (auc, m, n)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", coverage.SEED_SIZES)
+def test_over_seeds_everywhere(size: int) -> None:
+    for name in ("normal", "rare failures"):
+        for seeds in (2, 3, 5):
+            for a, b in coverage.SEED_AUCS:
+                both, one, _ = coverage.seeds_coverage(coverage.SAMPLERS[name], a, b, size, seeds, 1000)
+                assert enough(one, 1000), (name, seeds, a)
+                assert seeds < 5 or enough(both, 1000), (name, a, b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", coverage.LABEL_METRICS)
+def test_bootstrap_everywhere(metric: str) -> None:
+    for size in (50, 90):
+        for rare, right in coverage.LABELS:
+            found, refused = coverage.bootstrap_coverage(metric, size, rare, right, 1000)
+            # counted among those that were given limits: at the least the same margin for fewer repetitions
+            given = round(1000 * (1 - refused))
+            assert enough(found, given), (metric, size, rare, right)

@@ -116,24 +116,31 @@ def test_combine_is_students_t() -> None:
 
 
 def test_bootstrap_resamples_clusters() -> None:
-    values = np.array([0.1, 0.4, 0.5, 0.8, 0.9, 0.3, 0.2, 0.6])
-    rows = np.tile(np.arange(8), 25)
+    values = np.random.default_rng(1).random(60)
+    rows = np.tile(np.arange(60), 10)
 
     def mean(index: np.ndarray) -> float:
         return float(values[rows][index].mean())
 
-    together = stats.bootstrap(mean, rows, np.random.default_rng(0), samples=1000)
-    apart = stats.bootstrap(mean, np.arange(200), np.random.default_rng(0), samples=1000)
-    expected = 2 * 1.96 * values.std() / math.sqrt(8)
-    assert together.high - together.low == pytest.approx(expected, rel=0.15)
-    assert apart.high - apart.low == pytest.approx(expected / 5, rel=0.15)
-    again = stats.bootstrap(mean, rows, np.random.default_rng(0), samples=1000)
+    together = stats.bootstrap(mean, rows, np.random.default_rng(0), samples=2000)
+    apart = stats.bootstrap(mean, np.arange(600), np.random.default_rng(0), samples=2000)
+    expected = 2 * sps.t.isf(0.025, 59) * values.std(ddof=1) / math.sqrt(60)
+    assert together.high - together.low == pytest.approx(expected, rel=0.1)
+    assert apart.high - apart.low == pytest.approx(expected / math.sqrt(10), rel=0.1)
+    again = stats.bootstrap(mean, rows, np.random.default_rng(0), samples=2000)
     assert again == together
 
 
-def test_bootstrap_refuses_where_the_statistic_is_often_undefined() -> None:
-    found = stats.bootstrap(
-        lambda i: math.nan if len(set(i)) < 3 else 1.0, [0, 1, 2], np.random.default_rng(0), samples=200
-    )
+def test_bootstrap_refuses_what_it_can_not_hold() -> None:
+    def undefined(index: np.ndarray) -> float:
+        return math.nan if len(set(index)) < 40 else float(index.mean())
+
+    found = stats.bootstrap(undefined, np.arange(60), np.random.default_rng(0), samples=200)
     assert found.low is None
     assert "undefined" in found.note
+    few = stats.bootstrap(lambda index: float(index.mean()), np.arange(49), np.random.default_rng(0), samples=200)
+    assert (few.value, few.low) == (24, None)
+    assert "50 clusters" in few.note
+    perfect = stats.bootstrap(lambda index: 1.0, np.arange(60), np.random.default_rng(0), samples=200)
+    assert (perfect.value, perfect.low) == (1, None)
+    assert "equal" in perfect.note
