@@ -93,17 +93,17 @@ def one_shot_epsilon(cosines: ArrayLike, dimension: int, delta: float) -> float:
 
     Andrew et al. 2024, algorithm 1: each canary adds a vector drawn uniformly from the sphere in ``dimension``
     dimensions; ``cosines`` (k,) are between those that took part and the release. Of one that did not, the cosine is
-    N(0, 1 / dimension) for large dimensions, known and not measured; those that took part are taken as normal with
-    their own mean and standard deviation (over k - 1). ``gaussian_epsilon`` of the two. It rests on that normality and
-    on canaries that stand for the worst case. For silo-level canaries in every round, compare with the sum of updates.
+    N(0, 1 / dimension), known and not measured (so from 1,000 dimensions on); those that took part are taken as normal
+    with their own mean and standard deviation (over k - 1). ``gaussian_epsilon`` of the two. It rests on that normality
+    and on canaries that stand for the worst case.
 
-    Raises ValueError for fewer than two cosines, any outside [-1, 1], cosines that are all equal, or dimension < 1.
+    Raises ValueError for fewer than two cosines, any outside [-1, 1], cosines that are all equal, or fewer dimensions.
     """
     array = np.asarray(cosines, dtype=np.float64)
     if array.ndim != 1 or len(array) < 2 or not (np.abs(array) <= 1 + 1e-9).all():
         raise ValueError("cosines must be at least two numbers in [-1, 1]")
-    if dimension < 1:
-        raise ValueError(f"dimension must be at least 1, got {dimension}")
+    if dimension < 1000:
+        raise ValueError(f"dimension must be at least 1000 for cosines to be normal, got {dimension}")
     sd = float(array.std(ddof=1))
     if sd == 0:
         raise ValueError("the cosines are all equal: no normal distribution fits them")

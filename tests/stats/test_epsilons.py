@@ -120,6 +120,11 @@ def test_one_shot_by_hand() -> None:
     cosines = [0.01, 0.03, 0.05]
     found = stats.one_shot_epsilon(cosines, 10_000, 1e-5)
     assert found == pytest.approx(stats.gaussian_epsilon(0.03, 0.02, 0.0, 0.01, 1e-5))
+    # the authors' own regression value for mean and deviation 1/sqrt(2000) in 2,000 dimensions at delta 0.01
+    # (google-research/federated, one_shot_epe/empirical_privacy_estimation_test.py)
+    step = 1 / math.sqrt(2000)
+    pair = [step * (1 - math.sqrt(0.5)), step * (1 + math.sqrt(0.5))]
+    assert stats.one_shot_epsilon(pair, 2000, 1e-2) == pytest.approx(2.317789, abs=1e-6)
 
 
 def test_one_shot_finds_the_gaussian_mechanisms_epsilon() -> None:
@@ -144,6 +149,6 @@ def test_one_shot_finds_the_gaussian_mechanisms_epsilon() -> None:
 @pytest.mark.parametrize("bad", [[0.1], [0.1, 1.2], [0.1, math.nan], [[0.1, 0.2]], [0.1, 0.1]])
 def test_one_shot_refuses(bad: list[float]) -> None:
     with pytest.raises(ValueError, match="cosines"):
-        stats.one_shot_epsilon(bad, 100, 1e-5)
+        stats.one_shot_epsilon(bad, 1000, 1e-5)
     with pytest.raises(ValueError, match="dimension"):
-        stats.one_shot_epsilon([0.1, 0.2], 0, 1e-5)
+        stats.one_shot_epsilon([0.1, 0.2], 999, 1e-5)
