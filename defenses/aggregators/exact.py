@@ -122,8 +122,8 @@ def unit(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 
 class Stacked(_Exact):
-    """A summand is a stack of one slot per silo, of an adapter's layout each. Silo i's holds (A_i - A; w_i B_i) in its
-    own and 0 in all others, so that the plain sum of the summands is the stack of all factors.
+    """A summand is a stack of one slot per silo, of an adapter's layout each. Silo i's holds w_i times (A_i - A; B_i) in
+    its own and 0 in all others, so that the plain sum of the summands is the stack of all factors.
 
     Whoever opens the sum reads every silo's own factors in it, however well it was protected on its way. As in the
     paper that is everybody: the server sends the stack to all silos, who fold it in themselves (``opener``). Where a
@@ -150,20 +150,21 @@ class Stacked(_Exact):
         if update.silo:  # a silo that is nobody fills no slot
             own = update.values.astype(np.float64)
             for (_, change_b), (_, b) in zip(factors(adapter, own), factors(adapter, global_adapter), strict=True):
-                change_b[...] = (change_b + b) * update.weight
-            values[self.slot(update.silo)] = own
+                change_b += b
+            values[self.slot(update.silo)] = own * update.weight
         return replace(update, values=values, layout=layout, norm_bound=None)
 
     def apply(self, total: NDArray[np.floating], weights: Sequence[int], global_adapter: Array) -> Array:
         adapter = self.public.adapter
-        slots = [s for s in total.astype(np.float64).reshape(-1, adapter.size) if s.any()]
+        slots = zip(total.astype(np.float64).reshape(-1, adapter.size), self.public.silos, strict=True)
+        # those of silos that were away are empty
+        held = [(list(factors(adapter, slot)), self.public.weights[silo]) for slot, silo in slots if slot.any()]
         after = global_adapter.copy()
         old = [a.astype(np.float64) for a, _ in factors(adapter, global_adapter)]
-        held = [list(factors(adapter, slot)) for slot in slots]
         for number, (change, a) in enumerate(zip(dense(adapter, after), old, strict=True)):
             if held:
-                tall = np.concatenate([a + slot[number][0] for slot in held], axis=0)
-                flat = np.concatenate([slot[number][1] for slot in held], axis=1)
+                tall = np.concatenate([a + slot[number][0] / weight for slot, weight in held], axis=0)
+                flat = np.concatenate([slot[number][1] for slot, _ in held], axis=1)
                 change += (flat @ tall / sum(weights)).astype(np.float32)
         after[: adapter.size] = self._fresh(global_adapter)
         return after
@@ -183,10 +184,10 @@ class Stacked(_Exact):
     def implied_adapter(self, summand: NDArray[np.floating], weight: int, global_adapter: Array) -> Array:
         """From whichever slot it fills."""
         size = self.public.adapter.size
-        own = summand.astype(np.float64).reshape(-1, size).sum(0)
+        own = summand.astype(np.float64).reshape(-1, size).sum(0) / weight
         after = global_adapter.copy()
         parts = zip(factors(self.public.adapter, own), factors(self.public.adapter, after), strict=True)
-        for (change_a, sent_b), (a, b) in parts:
+        for (change_a, own_b), (a, b) in parts:
             a += change_a.astype(np.float32)
-            b[...] = sent_b / weight
+            b[...] = own_b
         return after
