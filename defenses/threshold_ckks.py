@@ -12,6 +12,8 @@ anybody's safety depends on.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from bench.config import Config as _Config
@@ -24,14 +26,16 @@ class Config(_Config):
     """``error``: what a value of an opened sum may be off by, absolutely (silos' updates come weighted by their size).
     ``largest``: magnitude of a silo's values, per unit of its weight, up to which sums are right. ``flooding``: -log2
     of how far all decryption shares of a run together may be from showing the sums alone. Ring and modulus follow from
-    these, the silos and the size, within the table of 128-bit security, and are no option."""
+    these, the silos and the size, within the table of 128-bit security; ``degree`` is the least ring that is taken
+    (8192 leaves a margin of some hundred bits above it)."""
 
     error: float = Field(1e-4, gt=0, le=1)
     largest: float = Field(4.0, gt=0, le=2.0**40)
     flooding: int = Field(40, ge=30, le=128)
+    degree: Literal[4096, 8192] = 4096
 
 
 def build(config: Config) -> Defense:
     from defenses.channels.threshold_ckks.channel import ThresholdCKKS
 
-    return Defense(channel=ThresholdCKKS(config.error, config.largest, config.flooding))
+    return Defense(channel=ThresholdCKKS(config.error, config.largest, config.flooding, config.degree))

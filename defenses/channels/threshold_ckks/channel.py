@@ -61,16 +61,16 @@ _ROUND = (Stage(UPLOAD, "silos"), Stage(SUM, "server"), Stage(SHARE, "silos"), S
 class ThresholdCKKS(Channel):
     """``error``: what a value of an opened sum may be off by, absolutely. ``largest``: the magnitude that a silo's
     values may have per unit of its public weight. ``flooding``: all decryption shares of a run show more than the
-    sums with probability at most 2**-flooding. Raises UsageError where no secure parameters would do for three silos
-    of weight 1."""
+    sums with probability at most 2**-flooding. ``degree``: of the ring, at least (4096 or 8192). Raises UsageError
+    where no secure parameters would do for three silos of weight 1."""
 
     opener = "server"
     #: alone, a silo's sum would be its update
     fewest = 2
 
-    def __init__(self, error: float = 1e-4, largest: float = 4.0, flooding: int = 40) -> None:
-        self.error, self.terms = error, Terms(error, largest, flooding)
-        self.bytes_per_value = choose(3, 3, 2**20, 8, error, largest, flooding).bytes_per_value
+    def __init__(self, error: float = 1e-4, largest: float = 4.0, flooding: int = 40, degree: int = 4096) -> None:
+        self.error, self.terms = error, Terms(error, largest, flooding, degree)
+        self.bytes_per_value = choose(3, 3, 2**20, 8, error, largest, flooding, degree).bytes_per_value
 
     def stages(self) -> tuple[Stage, ...]:
         return (*_SETUP, *_ROUND)

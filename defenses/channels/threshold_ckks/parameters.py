@@ -18,15 +18,15 @@ from defenses.channels.secagg.packing import packed_size
 #: table 1 of the Homomorphic Encryption Standard (Albrecht et al. 2018)
 SECURITY = {4096: 109, 8192: 218}
 #: limbs in which a coefficient is held, per degree; more than a degree's largest modulus needs are never tried
-LIMBS = {4096: (4,), 8192: (6, 8)}
+LIMBS = {4096: (4,), 8192: (4, 6, 8)}
 #: bits of a limb, at most: products of such limbs with ternary polynomials are exact (``ring.error_bound``)
-MAX_WIDTH = 27
+MAX_WIDTH = 30
 #: errors are centred binomial: the difference of two sums of ETA fair bits, of variance ETA / 2 (deviation 3.24)
 ETA = 21
 #: bits of a sent value, at most: float64 must hold every sum in units far below rounding
 MAX_SENT = 48
 #: keys that share the random half of a ciphertext, at most
-MAX_KEYS = 128
+MAX_KEYS = 64
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,12 @@ def noise_bound(silos: int, degree: int) -> int:
 
 
 @cache
-def choose(silos: int, weight: int, size: int, rounds: int, error: float, largest: float, flooding: int) -> Parameters:
-    """The smallest ring and modulus for sums within ``error`` of ``silos`` updates of ``size`` values, of magnitude up
-    to ``largest`` times their public weights (``weight`` in all), that in ``rounds`` rounds show more than the sums
-    with probability at most 2**-flooding. Raises UsageError where none will do."""
+def choose(
+    silos: int, weight: int, size: int, rounds: int, error: float, largest: float, flooding: int, least: int = 4096
+) -> Parameters:
+    """The smallest ring (of degree ``least`` or more) and modulus for sums within ``error`` of ``silos`` updates of
+    ``size`` values, of magnitude up to ``largest`` times their public weights (``weight`` in all), that in ``rounds``
+    rounds show more than the sums with probability at most 2**-flooding. Raises UsageError where none will do."""
     unit = error / (2 * silos + 1)  # one unit spare, for rounding in float64
     most = math.ceil(largest * weight / unit)
     sent = (most + 2 * silos + 1).bit_length() + 1
@@ -114,15 +116,20 @@ def choose(silos: int, weight: int, size: int, rounds: int, error: float, larges
             f"threshold-ckks: an error of {error:g} for sums up to {largest * weight:g} takes {sent} bits a value, and "
             f"{MAX_SENT} is the most: allow a larger error or smaller values."
         )
-    for degree, limbs in ((degree, limbs) for degree, choices in LIMBS.items() for limbs in choices):
-        sealed = max(1, size * rounds)
+    sealed = max(1, size * rounds)
+    for degree, limbs in ((n, limbs) for n, choices in LIMBS.items() if n >= least for limbs in choices):
         flood = math.ceil(math.log2(2 * noise_bound(silos, degree) * sealed)) + flooding
-        width = -(-(flood + sent) // limbs)
+        width = max(-(-(flood + sent) // limbs), -(-sent // 2))  # what is sent lies in two limbs
         if width <= MAX_WIDTH and limbs * width <= SECURITY[degree]:
-            polynomials = max(1, -(-size // degree))
-            keys = max(1, min(polynomials, MAX_KEYS, round(math.sqrt(max(1, rounds) * polynomials))))
+            keys = _keys(max(1, -(-size // degree)), max(1, rounds))
             return Parameters(silos, degree, limbs, width, sent, keys, unit, most, sealed)
     raise UsageError(
         f"threshold-ckks: {flooding} bits of flooding and {sent} bits a value need a modulus above {SECURITY[8192]} "
         f"bits, the most at 128-bit security: allow a larger error or ask for less flooding."
     )
+
+
+def _keys(polynomials: int, rounds: int) -> int:
+    """How many keys make the bytes of a run fewest: K elements of set-up, and in every round one for each K polynomials
+    of values; the square root of rounds x polynomials."""
+    return min(polynomials, MAX_KEYS, round(math.sqrt(rounds * polynomials)))

@@ -13,7 +13,7 @@ from bench.errors import SiloBenchError
 from bench.update import Form
 from defenses.channels.secagg import setup, wire
 from defenses.channels.secagg.memory import Memory
-from defenses.channels.secagg.packing import unpack
+from defenses.channels.secagg.packing import dtype_of, unpack
 from defenses.channels.secagg.primitives import KEY, SIGNATURE
 from defenses.channels.secagg.session import from_silos
 from defenses.channels.threshold_ckks import scheme
@@ -117,7 +117,8 @@ class Server(Endpoint):
                 whole[message.sender].add(half)
                 whole[message.sender].add(top)
                 total += unpack(top, values, p.sent)
-            memory.note_once(f"sum/{g:05d}", total)
+            total &= np.uint64(2**p.sent - 1)
+            memory.note_once(f"sum/{g:05d}", total.astype(dtype_of(p.sent)))
         memory.note_once("header", header)
         last = {m.sender: m.frame(len(m.lengths) - 1) for m in uploads}
         first = {silo: both[:SIGNATURE] for silo, both in last.items()}
@@ -136,22 +137,24 @@ class Server(Endpoint):
         groups = p.groups(form.count)
         for message in messages:
             agreement.expect_lengths(message, session.share_lengths(form.count))
-        units = np.empty(form.count, dtype=np.int64)
-        start = 0
+        values = np.empty(form.count, dtype=np.float64)
+        start, largest = 0, 0
         for g, count in enumerate(groups):
             total = memory.array(f"sum/{g:05d}").astype(np.uint64)
             for message in messages:
                 frame = message.frame(g)
                 signed[message.sender].add(frame)
                 total += unpack(frame, count, p.sent)
-            units[start : start + count] = scheme.centred(total, p)
+            units = scheme.centred(total, p)
+            largest = max(largest, int(np.abs(units).max(initial=0)))
+            np.multiply(units, p.unit, out=values[start : start + count])
             start += count
         signatures = {m.sender: m.frame(len(groups)) for m in messages}
         agreement.check_signed(agreement.SHARE, signed, signatures, self.directory)
-        if np.abs(units).max(initial=0) > p.most + p.rounding:
+        if largest > p.most + p.rounding:
             raise SiloBenchError(f"the sum of round {round} does not open: uploads and shares do not belong together")
         memory.forget()
-        return Opened(form.spread(units * p.unit), session.participants(round))
+        return Opened(form.spread(values), session.participants(round))
 
 
 _ACTS: Mapping[str, Callable[[Server, int, Sequence[Message]], Iterable[bytes]]] = {

@@ -32,18 +32,17 @@ SETUP = -1
 class Terms:
     """What is asked of a sum. ``error``: what a value may be off by, absolutely. ``largest``: magnitude of a silo's
     values per unit of its public weight. ``flooding``: all decryption shares together show more than sums with
-    probability at most 2**-flooding."""
+    probability at most 2**-flooding. ``degree``: of the ring, at least."""
 
     error: float
     largest: float
     flooding: int
+    degree: int = 4096
 
     def parameters(self, public: Public) -> Parameters:
         """Raises UsageError where nothing secure would do."""
-        weight = sum(public.weights.values())
-        return choose(
-            len(public.silos), weight, public.layout.size, public.rounds, self.error, self.largest, self.flooding
-        )
+        silos, weight, size = len(public.silos), sum(public.weights.values()), public.layout.size
+        return choose(silos, weight, size, public.rounds, self.error, self.largest, self.flooding, self.degree)
 
 
 @dataclass(frozen=True)

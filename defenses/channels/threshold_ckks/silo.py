@@ -115,12 +115,13 @@ class Silo(Endpoint):
         """The sealed update, once per round."""
         if self._update is None or self.me not in self.session.participants(round):
             return None
-        units = self._units(self._update)
+        self._check(self._update)
         Memory(self.state, round).note_once("uploaded", b"\1")
-        return self._sealed(round, self._update.form.header(), units)
+        return self._sealed(round, self._update)
 
-    def _sealed(self, round: int, header: bytes, units: NDArray[np.int64]) -> Iterator[bytes]:
-        p, agreed = self.session.parameters, self.setup.note(AGREED)
+    def _sealed(self, round: int, update: Update) -> Iterator[bytes]:
+        """Header; random half and sealed values of each group; the signatures of header and halves, and of all."""
+        p, agreed, header = self.session.parameters, self.setup.note(AGREED), update.form.header()
         halves = wire.Signing(agreement.HALVES, round, self.me, agreed)
         whole = wire.Signing(agreement.UPLOAD, round, self.me, agreed)
         element = ring.public_element(self.setup.note(SEED), p)
@@ -129,8 +130,9 @@ class Silo(Endpoint):
         whole.add(header)
         yield header
         start = 0
-        for count in p.groups(len(units)):
-            first, tops = sealer.group(units[start : start + count])
+        for count in p.groups(len(update.values)):
+            values = update.values[start : start + count].astype(np.float64)
+            first, tops = sealer.group(np.rint(values / p.unit).astype(np.int64))
             start += count
             half, top = ring.to_bytes(first, p), pack(tops, p.sent)
             halves.add(half)
@@ -170,19 +172,20 @@ class Silo(Endpoint):
         for first, count in zip(firsts, groups, strict=True):
             yield pack(decryption_share(p, first, secrets, count, generator), p.sent)
 
-    def _units(self, update: Update) -> NDArray[np.int64]:
-        """An update's values in units, rounded; checked. Raises SiloBenchError."""
-        values, largest = update.values.astype(np.float64), self.session.terms.largest
+    def _check(self, update: Update) -> None:
+        """Raises SiloBenchError for values that can't be sealed."""
+        values, largest = update.values, self.session.terms.largest
+        share = largest * self.session.public.weights[self.me]
         if update.grid is not None or values.shape != (update.form.count,):
             raise SiloBenchError("threshold-ckks takes real values only")
-        if not np.isfinite(values).all():
+        least, most = float(values.min(initial=0)), float(values.max(initial=0))
+        if not (np.isfinite(least) and np.isfinite(most)):
             raise SiloBenchError("an update holds values that are not finite; threshold-ckks can't encrypt it")
-        if np.abs(values).max(initial=0) > largest * self.session.public.weights[self.me]:
+        if max(-least, most) > share:
             raise SiloBenchError(
-                f"an update holds a value above {largest * self.session.public.weights[self.me]:g}, its weight times "
-                f"'largest' ({largest:g}), so that a sum could wrap around: set it higher."
+                f"an update holds a value above {share:g}, its weight times 'largest' ({largest:g}), so that a sum "
+                "could wrap around: set it higher."
             )
-        return np.rint(values / self.session.parameters.unit).astype(np.int64)
 
     def _signed(self, stage: str, round: int, agreed: bytes, frames: Iterable[bytes]) -> Iterator[bytes]:
         return wire.signed(stage, round, self.me, agreed, frames, self._identity())
