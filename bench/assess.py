@@ -105,7 +105,7 @@ class Assessor:
                 absent=absent,
                 exposure=self._exposure(adversary, number, a.coalition),
             )
-            for number, a in enumerate(adversaries.assignments(adversary, silos))
+            for number, a in enumerate(adversaries.assignments(adversary, silos)[: 1 if self._one_coalition else None])
         ]
         unbounded = [c for c in claims if c.epsilon is None]
         worst = unbounded or sorted(claims, key=lambda c: -(c.epsilon or 0.0))
@@ -125,6 +125,11 @@ class Assessor:
             return exposure
         return replace(exposure, rows=exposed_rows(view), blind=frozenset(r for r, _, _ in view.thinned))
 
+    @property
+    def _one_coalition(self) -> bool:
+        """A run in which a coalition deviates is about that coalition only: the adversary's first."""
+        return self.run.spec.variant is not None and self.run.spec.variant.name == "active"
+
     # -- views -----------------------------------------------------------------------------------------------------
 
     def _build(self, adversary: str, name: str = "", openers: tuple[Opener, ...] = ()) -> Views:
@@ -134,6 +139,8 @@ class Assessor:
             if any(held != adversary for held, _ in self._views):
                 self.drop_views()
             assignments = adversaries.assignments(adversary, self.run.transcript.public.silos)
+            if self._one_coalition:
+                assignments = assignments[:1]
             label = "-".join(part for part in key if part)
             self._views[key] = [
                 (one, self._view(self.run.transcript, adversary, one, f"{label}-{number}", openers))

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from bench.tokens import Tokens, TokenStats
 
 if TYPE_CHECKING:
+    from bench.behaviour import Behaviour
     from bench.model import LoraModel
     from bench.openers.base import Opener
+    from bench.spec import PluginSpec
     from bench.update import Array
     from bench.view import Reading, View
 
@@ -80,6 +82,35 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class Organisation:
+    """One that may fill ``place`` (a silo's name) in the federation: texts of its kind that nobody trained on."""
+
+    place: str
+    tokens: Tokens
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Scores of a game whose questions have several possible answers, higher = likelier. ``reads``: as in Guesses.
+
+    ``scores``: (organisations,) float64 for participation; (records, silos) for source.
+    """
+
+    scores: NDArray[np.float64]
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What is guessed of each victim's labels: ``shares[i]`` (labels,) of victim i, not negative, sum 1; None where
+    nothing could be read of it."""
+
+    shares: tuple[NDArray[np.float64] | None, ...]
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Shadow:
     """What the same coalition reads of another run of the same defense, under another planting.
 
@@ -107,7 +138,8 @@ class Tools(ABC):
     """What the harness lends every attack: the public model, memoised forward passes, the population, randomness.
 
     ``own``: the coalition's own records, None for one without silos. ``shadows``: as many shadow federations as the
-    attack asks for.
+    attack asks for. ``labels``: of the task, in order; ``population_labels`` (n,) the index of each population
+    record's, -1 without one.
     """
 
     model: LoraModel
@@ -116,6 +148,8 @@ class Tools(ABC):
     population_texts: tuple[str, ...]
     own: Own | None = None
     shadows: tuple[Shadow, ...] = ()
+    labels: tuple[str, ...] = ()
+    population_labels: NDArray[np.int64] = np.zeros(0, np.int64)
 
     @abstractmethod
     def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
@@ -147,8 +181,14 @@ class Attack(ABC):
     shadows: int = 0
     #: openers of its own, tried after the harness's; what they open enters the view that it gets
     openers: tuple[Opener, ...] = ()
+    #: how its coalition deviates, in a run of its own (``variant`` names it); None: it only looks
+    behaviour: Behaviour | None = None
     #: (reconstruction) the rounds whose records it is asked for
     rounds: tuple[int, ...] = (0,)
+
+    def variant(self, adversary: str) -> PluginSpec | None:
+        """The run of its own that this attack needs as ``adversary`` (``bench.variant``); None: any ordinary run."""
+        return None
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """(membership) Scores for every candidate."""
@@ -157,3 +197,16 @@ class Attack(ABC):
     def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
         """(reconstruction) One answer per target that the view gives material for; a target left out counts as zero."""
         raise TypeError(f"{type(self).__name__} plays no reconstruction game")
+
+    def attribute(self, view: View, records: Candidates, silos: Sequence[str], tools: Tools) -> Answers:
+        """(source) For every record, all of them trained on, a score for each of ``silos``: which one holds it?
+        ``records.silos`` are empty."""
+        raise TypeError(f"{type(self).__name__} plays no source game")
+
+    def took_part(self, view: View, organisations: Sequence[Organisation], tools: Tools) -> Answers:
+        """(participation) A score for each organisation: which of the two that may fill a place does?"""
+        raise TypeError(f"{type(self).__name__} plays no participation game")
+
+    def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
+        """(property) For each victim the shares of ``tools.labels`` among the records that it trained on."""
+        raise TypeError(f"{type(self).__name__} plays no property game")

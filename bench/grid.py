@@ -84,8 +84,12 @@ def expand(request: Request, plugins: Plugins) -> Grid:
     attack_specs = [spec("attack", word) for word in attacks]
     asked = {"secret_seed": request.secret_seed, "shadow": request.shadow}
     runs = [_run_spec({**sections, **asked, "task": task, "defense": stack}) for task in task_specs for stack in stacks]
+    built = [plugins.find("attack", attack.name).build(attack.config) for attack in attack_specs]
     cells = [
-        Cell(run=run, attack=attack, adversary=who) for run in runs for attack in attack_specs for who in adversaries
+        Cell(run=run.model_copy(update={"variant": maker.variant(who)}), attack=attack, adversary=who)
+        for run in runs
+        for attack, maker in zip(attack_specs, built, strict=True)
+        for who in adversaries
     ]
     return Grid(tuple(cells), seeds, name)
 
@@ -111,8 +115,8 @@ def attack_names(text: str, plugins: Plugins) -> tuple[str, ...]:
 
 def _needs_no_further_run(plugins: Plugins, name: str) -> bool:
     plugin = plugins.find("attack", name)
-    attack = plugin.build(plugin.validate({}).model_dump())
-    return not attack.shadows and not getattr(attack, "active", False) and not getattr(attack, "audits", False)
+    attack = plugin.build()
+    return not attack.shadows and all(attack.variant(who) is None for who in ADVERSARIES)
 
 
 def plugin_values(plugin: Plugin, sets: Iterable[str]) -> dict[str, Any]:

@@ -35,18 +35,26 @@ BESIDE = frozenset(
     {"__main__", "arguments", "cli", "commands", "conformance", "doctor", "forecast", "grid", "leaderboard"}
     | {"isolation", "markdown", "presets", "report", "rows", "tables", "verify"}
 )
+#: what comes after a training, and so can't change one; a run of its own takes its variant's module besides
+AFTER_TRAINING = BESIDE | frozenset(
+    {"adversaries", "assess", "attack", "estimate", "games", "gradients", "lender", "logged", "openers", "plays"}
+    | {"progress", "provenance", "result", "run", "spec", "store", "tuning", "variants", "view", "views"}
+)
+#: of those, the modules that a training does take
+_IN_TRAINING = frozenset({"games/planting.py", "games/text.py"})
 _ROOT = Path(__file__).resolve().parent
 
 
-def fingerprint(files: Iterable[Path | None], root: Path = _ROOT) -> str:
+def fingerprint(files: Iterable[Path | None], root: Path = _ROOT, *, training: bool = False) -> str:
     """64 hexadecimal digits: SHA-256 over the source of ``bench``, of the plug-ins in ``files`` and of the modules of
     their own folders that they import, and over the versions of ``LIBRARIES``.
 
     The same on every machine: file names are relative, line ends normalised, and a build's local version label (the
-    ``+cu128`` of a torch wheel) left out. None stands for a plug-in without a source file. Raises UsageError where a
+    ``+cu128`` of a torch wheel) left out. None stands for a plug-in without a source file. ``training``: only what a
+    training depends on, so that a stored one outlives changes of attacks, views and games. Raises UsageError where a
     file can't be read.
     """
-    entries = [f"bench/{path.relative_to(root).as_posix()} {_digest(path)}" for path in _harness(root)]
+    entries = [f"bench/{path.relative_to(root).as_posix()} {_digest(path)}" for path in _harness(root, training)]
     for file in files:
         if file is not None:
             top = file.resolve().parent
@@ -72,9 +80,11 @@ def taking_part(result: Result) -> tuple[tuple[Kind, str], ...]:
     return (("task", result.task.partition(":")[0]), *defenses, ("attack", result.attack))
 
 
-def _harness(root: Path) -> Iterator[Path]:
+def _harness(root: Path, training: bool) -> Iterator[Path]:
+    left_out = AFTER_TRAINING if training else BESIDE
     for path in root.rglob("*.py"):
-        if path.relative_to(root).parts[0].removesuffix(".py") not in BESIDE:
+        name = path.relative_to(root)
+        if name.parts[0].removesuffix(".py") not in left_out or (training and name.as_posix() in _IN_TRAINING):
             yield path
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bench.federation.parts import Parts
     from bench.materials import Materials, Workshop
     from bench.training import ShadowRun, TrainedRun
+    from bench.variant import Variant
 
 #: bytes of messages kept per run before frames of middle rounds are dropped
 TRANSCRIPT_BUDGET = 8 * 2**30
@@ -105,8 +106,8 @@ def attack_transcript(
     ]
     runner = Runner(store, plugins, "", Progress(quiet), TRANSCRIPT_BUDGET, assets, isolate)
     with store.lock(spec.run_id(seed)) as where:
-        materials = runner.shop().materials(spec, seed)
-        trained = reopen(transcript, where, materials, build_parts(spec, plugins))
+        materials = runner.materials(spec, seed)
+        trained = reopen(transcript, where, materials, build_parts(spec, plugins), runner._variant(spec))
         return list(runner.attack(trained, materials, cells))
 
 
@@ -174,7 +175,20 @@ class Runner:
         return fingerprint([self.plugins.find(kind, name).path for kind, name in named])
 
     def _training_fingerprint(self, spec: RunSpec) -> str:
-        return self._fingerprint_of([("task", spec.task.name), *(("defense", d.name) for d in spec.defense)])
+        named: list[tuple[Any, str]] = [("task", spec.task.name), *(("defense", d.name) for d in spec.defense)]
+        files = [self.plugins.find(kind, name).path for kind, name in named]
+        return fingerprint([*files, *self._variant_files(spec)], training=True)
+
+    def _variant_files(self, spec: RunSpec) -> list[Path]:
+        """Sources that only a run of its own takes: its variant's, and the attack's that deviates in it."""
+        if spec.variant is None:
+            return []
+        from bench import variants
+
+        own = Path(variants.__file__).parent / f"{spec.variant.name}.py"
+        deviating = spec.variant.config.get("attack")
+        path = self.plugins.find("attack", deviating["name"]).path if isinstance(deviating, dict) else None
+        return [own] if path is None else [own, path]
 
     def _compute(self, job: Job, cells: Sequence[Cell], refresh: bool) -> Iterator[Result]:
         run, materials = self._train(job, refresh)
@@ -213,8 +227,15 @@ class Runner:
             with self.store.lock(run_id, wait=True):
                 parts, materials = self._prepare(job, refresh=False)
                 with self._rounds(job) as on_round:
-                    _, transcript, planting = federate(
-                        job.spec, job.seed, materials, parts, self.store, self.budget, on_round
+                    _, transcript, (_, planting) = federate(
+                        job.spec,
+                        job.seed,
+                        materials,
+                        parts,
+                        self.store,
+                        self.budget,
+                        on_round,
+                        self._variant(job.spec),
                     )
             self._shadow_runs[run_id] = ShadowRun(run_id, transcript, planting)
         return self._shadow_runs[run_id]
@@ -223,9 +244,19 @@ class Runner:
         from bench.training import train
 
         parts, materials = self._prepare(job, refresh)
+        variant = self._variant(job.spec)
         with self._rounds(job) as on_round:
-            run = train(job.spec, job.seed, materials, parts, self.store, self.budget, on_round)
+            run = train(job.spec, job.seed, materials, parts, self.store, self.budget, on_round, variant)
         return run, materials
+
+    def _variant(self, spec: RunSpec) -> Variant:
+        from bench.variant import build
+
+        return build(spec.variant, self.plugins)
+
+    def materials(self, spec: RunSpec, seed: int) -> Materials:
+        """What a run is made from, whatever its variant adds."""
+        return self._variant(spec).materials(self.shop().materials(spec, seed), spec, seed)
 
     def _prepare(self, job: Job, refresh: bool) -> tuple[Parts, Materials]:
         """Everything that a training needs; a stored run that is not to be continued is dropped."""
@@ -238,7 +269,7 @@ class Runner:
         if refresh or (known is not None and known.get("fingerprint") != print_now):
             self.store.discard_run(run_id)
         self.progress.note(f"{job.spec.task.name}, {job.spec.defense_name}, seed {job.seed}: loading model and records")
-        materials = self.shop().materials(job.spec, job.seed)
+        materials = self.materials(job.spec, job.seed)
         self._adopt(job)
         self.store.save_spec(run_id, {"spec": job.spec.model_dump(mode="json"), "fingerprint": print_now})
         return parts, materials
@@ -305,12 +336,14 @@ class Runner:
             adversary=cell.adversary,
             reads=found.reads,
             leakage=found.leakage,
-            utility=run.utility,
+            # what a run of its own does to usefulness says nothing about the defense
+            utility=run.utility if run.spec.variant is None else (),
             cost={**run.cost, **found.cost},
             claim=assessor.claim(cell.adversary),
             learned=run.learned,
             simulated=(*simulated, *run.parts.simulated),
             adaptive=attack.adaptive,
+            active=self._variant(run.spec).active,
             scores_sha256=self.store.save_scores(found.sheet, found.details) if found.sheet is not None else None,
             note=found.note,
             spec=spec,

@@ -95,14 +95,15 @@ class PoolSpec(Config):
 
 #: fields of a RunSpec that came later: left out of its canonical text where they have their default, so that the
 #: identities of runs without them stay what they were
-_LATER: Mapping[str, Any] = {"shadow": 0}
+_LATER: Mapping[str, Any] = {"shadow": 0, "variant": None}
 
 
 class RunSpec(Config):
     """All that one training depends on, but the seed.
 
     ``shadow``: 0 is the run that attacks are scored on; k the k-th federation of the same kind under another planting,
-    and with other public randomness in its silos' training. Each may be a target in turn.
+    and with other public randomness in its silos' training. Each may be a target in turn. ``variant``: what makes it
+    no ordinary run (``bench.variant``).
     """
 
     schema_version: Literal[1] = SPEC_SCHEMA  # type: ignore[assignment]
@@ -114,6 +115,7 @@ class RunSpec(Config):
     behaviour: Literal["passive"] = "passive"
     secret_seed: int | None = Field(None, ge=0)
     shadow: int = Field(0, ge=0, le=100_000)
+    variant: PluginSpec | None = None
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -33,8 +33,12 @@ from bench.store import Store
 from bench.streams import SecretStreams, Streams
 from bench.tokens import Tokens
 from bench.transcript import Transcript
+from bench.variant import Variant
 
 RUN_VERSION = 1
+ORDINARY = Variant()
+#: what silos train on, and what the game asks about
+Plantings = tuple[Planting, Planting]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ class TrainedRun:
     directory: Path
     transcript: Transcript
     parts: Parts
+    #: what was trained on, and what is asked about: the same but in a run of its own
+    trained: Planting
     planting: Planting
     utility: tuple[Utility, ...]
     learned: bool
@@ -57,7 +63,7 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class ShadowRun:
-    """An ordinary run of the same spec under another planting: what attacks learn from."""
+    """A run of the same spec under another planting: what attacks learn from."""
 
     run_id: str
     transcript: Transcript
@@ -97,15 +103,17 @@ def train(
     store: Store,
     budget: int | None = None,
     on_round: Callable[[int], None] | None = None,
+    variant: Variant = ORDINARY,
 ) -> TrainedRun:
     """Run the rounds that are missing, then measure. The caller holds the run's lock."""
     run_id = spec.run_id(seed)
-    setup, transcript, planting = federate(spec, seed, materials, parts, store, budget, on_round)
+    setup, transcript, plantings = federate(spec, seed, materials, parts, store, budget, on_round, variant)
     summary = store.summary(run_id)
     if summary is None:
         summary = _measure(setup, transcript, materials)
         store.save_summary(run_id, summary)
-    return _finished(spec, seed, store.run_dir(run_id), transcript, parts, planting, summary)
+    nominal = variant.nominal_size(nominal_size(spec), spec)
+    return _finished(spec, seed, store.run_dir(run_id), transcript, parts, plantings, summary, nominal)
 
 
 def federate(
@@ -116,25 +124,32 @@ def federate(
     store: Store,
     budget: int | None = None,
     on_round: Callable[[int], None] | None = None,
-) -> tuple[Setup, Transcript, Planting]:
+    variant: Variant = ORDINARY,
+) -> tuple[Setup, Transcript, Plantings]:
     """Run the rounds that are missing and measure nothing. The caller holds the run's lock."""
-    planting = draw_planting(spec, seed, materials, store)
-    setup = _setup(spec, seed, materials, parts, planting)
+    plantings = variant.plantings(
+        lambda: draw_planting(spec, seed, materials, store), materials, spec, seed, store
+    )
+    setup = _setup(spec, seed, materials, parts, plantings[0], variant)
     transcript = _transcript(store.run_dir(spec.run_id(seed)) / "transcript", setup, spec)
-    save_origin(transcript, spec, seed, planting)
+    save_origin(transcript, spec, seed, plantings)
     if transcript.committed() >= -1:
         setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
-    Federation(setup, transcript, budget=budget).run(on_round)
-    return setup, transcript, planting
+    federation = Federation(setup, transcript, budget=budget)
+    federation.carrier = variant.carrier(federation.carrier, setup)
+    federation.run(on_round)
+    return setup, transcript, plantings
 
 
-def reopen(transcript: Transcript, directory: Path, materials: Materials, parts: Parts) -> TrainedRun:
+def reopen(
+    transcript: Transcript, directory: Path, materials: Materials, parts: Parts, variant: Variant = ORDINARY
+) -> TrainedRun:
     """A complete transcript from anywhere as a finished training, nothing trained; ``directory`` takes the views.
 
     Its origin must be there (``read_origin``). Raises UsageError where rounds are missing or the layout is not the
     model's.
     """
-    spec, seed, planting = read_origin(transcript)
+    spec, seed, plantings = read_origin(transcript)
     if transcript.committed() != transcript.public.rounds - 1:
         raise UsageError(
             f"{transcript.root} holds {transcript.committed() + 1} of {transcript.public.rounds} rounds: "
@@ -142,10 +157,11 @@ def reopen(transcript: Transcript, directory: Path, materials: Materials, parts:
         )
     if transcript.public.adapter != materials.model.layout:
         raise UsageError(f"{transcript.root} is of an adapter of another shape than its model and LoRA settings give.")
-    setup = _setup(spec, seed, materials, parts, planting)
+    setup = _setup(spec, seed, materials, parts, plantings[0], variant)
     setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
     summary = _measure(setup, transcript, materials)
-    return _finished(spec, seed, directory, transcript, parts, planting, summary)
+    nominal = variant.nominal_size(nominal_size(spec), spec)
+    return _finished(spec, seed, directory, transcript, parts, plantings, summary, nominal)
 
 
 def _finished(
@@ -154,8 +170,9 @@ def _finished(
     directory: Path,
     transcript: Transcript,
     parts: Parts,
-    planting: Planting,
+    plantings: Plantings,
     summary: Mapping[str, Any],
+    nominal: int,
 ) -> TrainedRun:
     utility = tuple(Utility.model_validate(u) for u in summary["utility"])
     return TrainedRun(
@@ -165,25 +182,30 @@ def _finished(
         directory=directory,
         transcript=transcript,
         parts=parts,
-        planting=planting,
+        trained=plantings[0],
+        planting=plantings[1],
         utility=utility,
         learned=_learned(utility),
         cost=dict(summary["cost"]),
         mechanisms=logged_mechanisms(transcript),
-        nominal_sizes=dict.fromkeys(transcript.public.silos, nominal_size(spec)),
+        nominal_sizes=dict.fromkeys(transcript.public.silos, nominal),
     )
 
 
-def save_origin(transcript: Transcript, spec: RunSpec, seed: int, planting: Planting) -> None:
-    """Keep beside the truth what scoring a transcript needs: spec, seed and planting. No view holds it."""
-    value = {"spec": spec.model_dump(mode="json"), "seed": seed, "planting": planting.to_json()}
+def save_origin(transcript: Transcript, spec: RunSpec, seed: int, plantings: Plantings) -> None:
+    """Keep beside the truth what scoring a transcript needs: spec, seed and planting. No view holds it. ``trained``:
+    what silos trained on, where the game asks about something else."""
+    trained, asked = plantings
+    value: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "seed": seed, "planting": asked.to_json()}
+    if trained is not asked:
+        value["trained"] = trained.to_json()
     path = transcript.root / "truth" / "origin.json"
     if not path.exists():
         write_text(path, canonical_json(value))
 
 
-def read_origin(transcript: Transcript) -> tuple[RunSpec, int, Planting]:
-    """Spec, seed and planting of a transcript from anywhere. Raises UsageError where they are missing or malformed."""
+def read_origin(transcript: Transcript) -> tuple[RunSpec, int, Plantings]:
+    """Spec, seed and plantings of a transcript from anywhere. Raises UsageError where they are missing or malformed."""
     path = transcript.root / "truth" / "origin.json"
     if not path.exists():
         raise UsageError(
@@ -191,7 +213,9 @@ def read_origin(transcript: Transcript) -> tuple[RunSpec, int, Planting]:
         )
     value = json_object(path)
     try:
-        return RunSpec.model_validate(value["spec"]), int(value["seed"]), Planting.from_json(str(value["planting"]))
+        asked = Planting.from_json(str(value["planting"]))
+        trained = Planting.from_json(str(value["trained"])) if "trained" in value else asked
+        return RunSpec.model_validate(value["spec"]), int(value["seed"]), (trained, asked)
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is malformed: {type(error).__name__} in spec, seed or planting.") from None
 
@@ -201,10 +225,10 @@ def nominal_size(spec: RunSpec) -> int:
     return round(spec.pool.candidates * spec.pool.share)
 
 
-def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, planting: Planting) -> Setup:
+def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, planting: Planting, variant: Variant) -> Setup:
     federation = spec.federation
     silos = tuple(silo(i) for i in range(federation.silos))
-    nominal = nominal_size(spec)
+    nominal = variant.nominal_size(nominal_size(spec), spec)
     adapter = materials.model.layout
     public = Public(
         layout=parts.aggregator.summed(adapter, silos),
@@ -221,9 +245,7 @@ def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, plantin
         parts=parts,
         public=public,
         federation=federation,
-        initial=widened(
-            materials.model.initial_adapter(materials.streams.generator("initial adapter")), public.state
-        ),
+        initial=widened(materials.model.initial_adapter(materials.streams.generator("initial adapter")), public.state),
         streams=materials.streams,
         orders=Streams(seed, f"shadow {spec.shadow}/" if spec.shadow else ""),
         secret_seed=spec.secret_seed,

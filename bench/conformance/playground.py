@@ -81,7 +81,7 @@ class Playground:
         pool = self.materials.pool
         share = self.run.spec.pool.share
         other = plant("independent", pool.silos, pool.clusters, share, SecretStreams("game/other", SECRET_SEED + 1))
-        return replace(self, run=replace(self.run, planting=other))
+        return replace(self, run=replace(self.run, trained=other, planting=other))
 
     @cached_property
     def view(self) -> View:
@@ -109,7 +109,7 @@ class Playground:
     def _shadow(self, spec: RunSpec) -> ShadowRun:
         if spec.shadow not in self._trained:
             store = Store(Path(self.folder.name))
-            _, transcript, planting = federate(spec, 0, self.materials, self.run.parts, store)
+            _, transcript, (_, planting) = federate(spec, 0, self.materials, self.run.parts, store)
             self._trained[spec.shadow] = ShadowRun(spec.run_id(0), transcript, planting)
         return self._trained[spec.shadow]
 

@@ -42,6 +42,7 @@ class Game:
         return getattr(import_module(module), name)
 
 
+_TRIALS = "bench.games.trials:TrialSheet"
 _KNOWN = (
     Game("membership", "auc", "AUC", "bench.plays.membership", "bench.games.membership:MembershipSheet", chance=0.5),
     Game(
@@ -51,5 +52,8 @@ _KNOWN = (
         "bench.plays.reconstruction",
         "bench.games.reconstruction:ReconstructionSheet",
     ),
+    Game("source", "accuracy", "accuracy", "bench.plays.source", _TRIALS),
+    Game("participation", "accuracy", "accuracy", "bench.plays.participation", _TRIALS, chance=0.5),
+    Game("property", "similarity", "similarity", "bench.plays.property", _TRIALS),
 )
 GAMES: Mapping[str, Game] = {game.name: game for game in _KNOWN}

@@ -43,9 +43,9 @@ def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequenc
 
 
 def _sheet(table: Table, ids: Sequence[str], scores: Mapping[str, NDArray[np.float64]]) -> Sheet:
-    pool = table.materials.pool
-    holder = {i: name for name, held in pool.silos.items() for i in held}
-    member = members_of(table.run.planting, ids)
+    pool, planting = table.materials.pool, table.run.planting
+    holder = {i: name for side in (planting.members, planting.nonmembers) for name, held in side.items() for i in held}
+    member = members_of(planting, ids)
     clusters = np.array([pool.clusters[i] for i in ids])
     blind = _no_view(table, ids, member, clusters)
     return membership.make_sheet(ids, [holder[i] for i in ids], clusters, member, scores, blind)

@@ -75,6 +75,8 @@ def tools(table: Table, name: str, adversary: str, seat: Seat, asked: Sequence[s
     rng = table.materials.streams.generator(f"attack/{name}/{adversary}", seat.number)
     found = LentTools(table.materials, table.memo, rng, table.released)
     found.own = own(table, seat.assignment.coalition)
+    found.labels = tuple(table.materials.corpus.task.labels)
+    found.population_labels = table.materials.gold(table.materials.pool.population)
     found.shadows = tuple(Shadow(view, members_of(planting, asked)) for view, planting in seat.shadows)
     return found
 

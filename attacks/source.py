@@ -1,0 +1,50 @@
+"""Source inference: which silo held a record that was trained on (Hu et al. 2021)?
+
+Each silo's own adapter, after its last opened update, is asked for the record: the holder's knows it best. A silo's
+score is the record's mean log-probability under that silo's adapter less the population's under the same, so that a
+silo whose model is better throughout does not win every record. A global adapter alone tells nothing about sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.attack import Answers, Attack, Candidates, Tools
+from bench.config import Config as BaseConfig
+
+if TYPE_CHECKING:
+    from bench.view import View
+
+api = 1
+
+
+class Config(BaseConfig):
+    """No options."""
+
+
+class Source(Attack):
+    """Compares the silos' own adapters."""
+
+    game = "source"
+    needs = frozenset({"upload"})
+
+    def attribute(self, view: View, records: Candidates, silos: Sequence[str], tools: Tools) -> Answers:
+        """A silo none of whose updates opened with its adapter scores 0 on every record: as good as unknown."""
+        scores = np.zeros((len(records.ids), len(silos)))
+        reads = []
+        for column, silo in enumerate(silos):
+            known = [reading for reading in view.uploads(silo) if reading.handle]
+            if not known:
+                continue
+            usual = -tools.token_stats(known[-1], tools.population).losses().mean() if len(tools.population) else 0.0
+            scores[:, column] = -tools.token_stats(known[-1], records.tokens).losses() - usual
+            reads.append(f"upload of {silo}, round {known[-1].round}")
+        return Answers(scores, tuple(reads))
+
+
+def build(config: Config) -> Attack:
+    """The attack, from its options."""
+    return Source()

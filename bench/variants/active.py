@@ -1,0 +1,114 @@
+"""A run in which one coalition deviates: an attack's behaviour replaces what the coalition's parties send or train on.
+
+Who deviates is the adversary's first coalition (``bench.adversaries``), and the game asks about its victims only. The
+honest parties follow the protocol and can't tell. What happened to the model's usefulness in such a run says nothing
+about the defense.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from bench.adversaries import Assignment, assignments
+from bench.attack import Attack
+from bench.behaviour import Behaviour, Scene
+from bench.channel import Message, Outgoing
+from bench.config import Config as Base
+from bench.errors import UsageError
+from bench.federation.carrier import Carrier
+from bench.federation.setup import Setup
+from bench.games.planting import Planting, queries
+from bench.materials import Materials
+from bench.plugins import Plugins
+from bench.spec import PluginSpec, RunSpec
+from bench.store import Store
+from bench.tokens import Tokens
+from bench.variant import Variant
+
+
+class Config(Base):
+    """``attack``: name and options of the attack whose behaviour it is. ``adversary``: who deviates."""
+
+    attack: PluginSpec
+    adversary: str
+
+
+class Active(Variant):
+    """Lets the coalition deviate."""
+
+    active = True
+
+    def __init__(self, behaviour: Behaviour, adversary: str) -> None:
+        self.behaviour, self.adversary = behaviour, adversary
+        self._asked: tuple[Planting, Materials] | None = None
+
+    def plantings(
+        self, ordinary: Callable[[], Planting], materials: Materials, spec: RunSpec, seed: int, store: Store
+    ) -> tuple[Planting, Planting]:
+        planting = ordinary()
+        self._asked = planting, materials
+        return planting, planting
+
+    def carrier(self, carrier: Carrier, setup: Setup) -> Carrier:
+        """The federation's carrier, with the coalition's parties acting as the behaviour says."""
+        assert self._asked is not None
+        planting, materials = self._asked
+        one = coalition(self.adversary, setup.public.silos)
+        scene = _scene(one, planting, materials, setup)
+        honest = setup.tokens
+
+        def tokens(name: str) -> Tokens:
+            own = honest(name)
+            return self.behaviour.records(name, own, scene) if name in one.coalition else own
+
+        setup.tokens = tokens
+        return _Deviating(carrier, self.behaviour, scene)
+
+
+def coalition(adversary: str, silos: Sequence[str]) -> Assignment:
+    """Who deviates, and against whom. Raises UsageError for an adversary that sends nothing."""
+    found = assignments(adversary, silos)
+    if not found or not found[0].coalition:
+        raise UsageError(
+            f"'{adversary}' sends nothing in this federation, so it can't deviate: name another adversary."
+        )
+    return found[0]
+
+
+def _scene(one: Assignment, planting: Planting, materials: Materials, setup: Setup) -> Scene:
+    asked = queries(planting, one.victims, materials.streams.generator("questions", 0))
+    population = materials.pool.population
+    return Scene(
+        coalition=one.coalition,
+        victims=one.victims,
+        public=setup.public,
+        model=setup.model,
+        local=setup.federation.local,
+        initial=setup.initial,
+        candidates=materials.tokens(asked.candidates),
+        silos=asked.silos,
+        population=materials.tokens(population),
+        rng=materials.streams.generator("behaviour"),
+    )
+
+
+class _Deviating(Carrier):
+    def __init__(self, inner: Carrier, behaviour: Behaviour, scene: Scene) -> None:
+        self.inner, self.behaviour, self.scene = inner, behaviour, scene
+
+    def deliver(self, party: str, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
+        if party not in self.scene.coalition:
+            return self.inner.deliver(party, stage, round, inbox)
+
+        def honest(given: Sequence[Message]) -> Iterable[Outgoing]:
+            return self.inner.deliver(party, stage, round, given)
+
+        return self.behaviour.act(party, stage, round, inbox, honest, self.scene)
+
+
+def build(config: Config, plugins: Plugins) -> Active:
+    attack: Attack = plugins.find("attack", config.attack.name).build(config.attack.config)
+    behaviour = attack.behaviour
+    if behaviour is None:
+        raise UsageError(f"The attack '{config.attack.name}' deviates from nothing: it has no behaviour.")
+    return Active(behaviour, config.adversary)

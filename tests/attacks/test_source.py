@@ -1,0 +1,154 @@
+"""Source, participation and label shares: a planted leak is found, none gives chance, order and ids do not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attacks import label_distribution, participation, source
+from bench.attack import Candidates, Organisation
+from bench.plays.participation import _hits as participation_hits
+from bench.plays.property import _grades
+from bench.plays.source import _hits as source_hits
+from bench.tokens import Tokens, TokenStats
+
+
+@dataclass(frozen=True)
+class Reading:
+    silo: str
+    kind: str = "upload"
+    round: int = 2
+    handle: str = "x"
+
+
+@dataclass
+class View:
+    known: Mapping[str, Reading]
+    victims: tuple[str, ...] = ("silo-0", "silo-1", "silo-2")
+
+    def uploads(self, silo: str) -> tuple[Reading, ...]:
+        return tuple(r for name, r in self.known.items() if name == silo and r.kind == "upload")
+
+    def last_adapter(self, silo: str) -> Reading | None:
+        return self.known.get(silo)
+
+
+@dataclass
+class Tools:
+    """Losses by (silo of the reading, or None for the base model) and record's first token."""
+
+    losses: Mapping[tuple[str | None, int], float]
+    population: Tokens
+    labels: tuple[str, ...] = ()
+    population_labels: Any = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def token_stats(self, reading: Reading | None, tokens: Tokens) -> TokenStats:
+        name = None if reading is None else reading.silo
+        logp = np.zeros(tokens.ids.shape, np.float32)
+        for row, ids in enumerate(tokens.ids):
+            logp[row] = -self.losses.get((name, int(ids[0])), 3.0)
+        return TokenStats(np.where(tokens.predicted, logp, 0), tokens.predicted)
+
+
+def tokens(first: list[int], length: int = 5) -> Tokens:
+    ids = np.tile(np.arange(length, dtype=np.int32), (len(first), 1))
+    ids[:, 0] = first
+    predicted = np.ones(ids.shape, np.bool_)
+    predicted[:, 0] = False
+    return Tokens(ids, np.full(len(first), length, np.int32), predicted, np.full(len(first), length - 1, np.int32))
+
+
+SILOS = ("silo-0", "silo-1", "silo-2")
+ALL = {name: Reading(name) for name in SILOS}
+
+
+def records(first: list[int]) -> Candidates:
+    return Candidates(tuple(f"c{i}" for i in range(len(first))), ("",) * len(first), ("",) * len(first), tokens(first))
+
+
+def test_the_holder_s_own_model_knows_its_records_best() -> None:
+    rng = np.random.default_rng(0)
+    holders = rng.integers(0, 3, 60)
+    losses = {(name, i): 3.0 + rng.normal(0, 0.1) for name in SILOS for i in range(60)}
+    losses |= {(SILOS[h], i): 2.0 + rng.normal(0, 0.1) for i, h in enumerate(holders)}
+    # silo-2's model is better at everything, and must not win every record for it
+    losses = {k: v - (1.5 if k[0] == "silo-2" else 0.0) for k, v in losses.items()}
+    losses |= {("silo-2", 100 + i): 1.5 for i in range(20)}
+    tools = Tools(losses, tokens([100 + i for i in range(20)]))
+    attack = source.build(source.Config())
+    found = attack.attribute(View(ALL), records(list(range(60))), SILOS, tools)  # type: ignore[arg-type]
+    assert np.mean(source_hits(found, holders.tolist(), 3)) > 0.95
+    order = rng.permutation(60)
+    again = attack.attribute(View(ALL), records(order.tolist()), SILOS, tools)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(again.scores, found.scores[order])
+
+
+def test_without_a_leak_the_source_is_a_guess_within_one_in_a_million() -> None:
+    rng = np.random.default_rng(1)
+    n = 900
+    holders = rng.integers(0, 3, n)
+    losses = {(name, i): 3.0 + rng.normal(0, 0.1) for name in SILOS for i in range(n)}
+    tools = Tools(losses, tokens([5000]))
+    found = source.build(source.Config()).attribute(View(ALL), records(list(range(n))), SILOS, tools)  # type: ignore[arg-type]
+    assert abs(np.mean(source_hits(found, holders.tolist(), 3)) - 1 / 3) < 4.9 * np.sqrt(2 / 9 / n)
+
+
+def test_ties_count_as_their_share() -> None:
+    from bench.attack import Answers
+
+    hits = source_hits(Answers(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 0.0]]), ()), [0, 2, 1], 3)
+    assert hits == [0.5, pytest.approx(1 / 3), 0.0]
+    assert participation_hits(Answers(np.array([1.0, 1.0, 2.0, 1.0]), ()), [0, 1]) == [0.5, 0.0]
+
+
+def test_who_took_part_is_told_by_fresh_texts_of_its_kind() -> None:
+    rng = np.random.default_rng(2)
+    losses: dict[tuple[str | None, int], float] = {}
+    asked, truth, number = [], [], 0
+    for place in SILOS:
+        present = int(rng.integers(0, 2))
+        truth.append(present)
+        for which in (0, 1):
+            ids = list(range(number, number + 10))
+            number += 10
+            gain = 0.6 if which == present else 0.3
+            losses |= {(None, i): 3.0 + rng.normal(0, 0.3) for i in ids}
+            losses |= {(place, i): losses[None, i] - gain + rng.normal(0, 0.05) for i in ids}
+            asked.append(Organisation(place, tokens(ids), ("",) * 10))
+    tools = Tools(losses, tokens([5000]))
+    attack = participation.build(participation.Config())
+    assert attack.variant("server") is not None
+    found = attack.took_part(View(ALL), asked, tools)  # type: ignore[arg-type]
+    assert participation_hits(found, truth) == [1.0, 1.0, 1.0]
+    nothing = attack.took_part(View({}), asked, tools)  # type: ignore[arg-type]
+    assert participation_hits(nothing, truth) == [0.5, 0.5, 0.5]
+
+
+def test_label_shares_follow_the_prior_that_the_model_learnt() -> None:
+    population = np.array([0.5, 0.3, 0.2])
+    label = np.repeat([0, 1, 2], [50, 30, 20])
+    learnt = np.array([0.2, 0.2, 0.6])
+    answer = np.full(100, 4)
+    before = np.zeros((100, 5))
+    before[:, 4] = np.log(population)[label]
+    after = np.zeros((100, 5))
+    after[:, 4] = np.log(learnt)[label]
+    found = label_distribution.shares(before, after, answer, label, 3)
+    np.testing.assert_allclose(found, learnt, atol=1e-9)
+    # nothing learnt: the population's shares
+    np.testing.assert_allclose(label_distribution.shares(before, before, answer, label, 3), population)
+    # a label of which the population has no record gets nothing that could be measured
+    missing = label_distribution.shares(before[:80], after[:80], answer[:80], label[:80], 3)
+    assert missing[2] == pytest.approx(0.0)
+    assert missing.sum() == pytest.approx(1.0)
+
+
+def test_grades_of_label_shares() -> None:
+    truth = np.array([0.5, 0.25, 0.25])
+    assert _grades(truth, truth) == {"similarity": 1.0, "majority": 1.0}
+    assert _grades(np.array([0.0, 0.5, 0.5]), truth) == {"similarity": 0.5, "majority": 0.0}
+    assert _grades(np.array([0.4, 0.4, 0.2]), truth)["majority"] == 0.5
