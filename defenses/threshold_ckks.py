@@ -4,8 +4,8 @@ Each silo holds an additive share of a key that exists nowhere (n-out-of-n, afte
 are encrypted under the sum of all public shares; the server adds them, and every silo sends a decryption share of the
 sum over all participants, and of nothing else, drowned in noise that hides its key and what CKKS decryptions leak (Li
 and Micciancio 2021). The server, alone or with all silos but one, learns the sum. One silo that is missing stops the
-round. What the sum and the released model show of single records is not hidden. Secure against a server that deviates
-and against coalitions that follow the protocol; silos that deviate together with the server are not covered.
+round. What the sum and the released model show of single records is not hidden. Covered are a server that deviates
+alone and coalitions that follow the protocol; silos that deviate together with the server are not.
 Parameters, proof and estimates: docs/crypto.md. Our own code: neither audited nor constant-time, so not for data that
 anybody's safety depends on.
 """
