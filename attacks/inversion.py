@@ -2,7 +2,7 @@
 
 The first layer reads tokens one by one, and the rows of an update's lora_B lie in the span of what it read. While a
 batch has fewer distinct tokens than the rank, the test is exact, and deeper layers give the order; beyond, tokens are
-ranked.
+ranked. It adapts to what the view shows was done to the update: entries that were dropped, a grid, several steps.
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from bench.games.baselines import expected_distinct, inclusion, most_likely, typ
 if TYPE_CHECKING:
     from attacks.rowspace.constraints import Change
     from attacks.rowspace.identify import Identified, Vocabulary
+    from attacks.rowspace.observe import Observed
     from attacks.rowspace.order import Deeper
     from attacks.rowspace.probe import Probe
     from bench.model import LoraModel
-    from bench.view import Reading, View
+    from bench.view import View
 
 api = 1
 
@@ -38,8 +39,10 @@ CONFIRMED = 0.999
 
 class Config(BaseConfig):
     """``groups``: how many groups of LoRA projections are read, the first for tokens and the others for their order.
-    ``rounds``: the rounds that are attacked; in the first, B starts at zero and nothing is lost to rounding."""
+    ``rounds``: the rounds that are attacked; in the first, B starts at zero and nothing is lost to rounding. ``pool``:
+    tokens are ranked by a silo's uploads of all rounds where those are about the same records."""
 
+    pool: bool = True
     groups: int = Field(3, ge=2, le=64)
     rounds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
 
@@ -48,7 +51,7 @@ class RowSpace(Attack):
     """One reconstruction per target whose silo's upload, and the adapter that it started from, were read."""
 
     game = "reconstruction"
-    needs = frozenset({"upload"})
+    needs = frozenset({"upload", "partial"})
     knows = "population"
 
     def __init__(self, config: Config) -> None:
@@ -57,21 +60,17 @@ class RowSpace(Attack):
 
     def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
         """Raises SiloBenchError for a model whose first LoRA projection reads more than the token."""
+        from attacks.rowspace.observe import observe, others
+
         found: list[Reconstruction] = []
         session: _Session | None = None
         for target in targets:
-            reading = _upload(view, target)
-            if reading is None:
+            seen = observe(view, target.silo, target.round)
+            if seen is None:
                 continue
             session = session or _Session(tools, self.config)
-            found.append(session.solve(target, reading))
+            found.append(session.solve(target, seen, others(view, target) if self.config.pool else ()))
         return found
-
-
-def _upload(view: View, target: Target) -> Reading | None:
-    """The target's upload, where the adapter that it started from is known too: only the difference tells."""
-    readings = view.uploads(silo=target.silo, round=target.round)
-    return next((r for r in readings if r.before is not None and r.adapter is not None), None)
 
 
 class _Session:
@@ -88,21 +87,25 @@ class _Session:
         with _adapter(self.model, None):
             self.vocabulary: Vocabulary = Vocabulary(self.probe)
 
-    def solve(self, target: Target, reading: Reading) -> Reconstruction:
-        from attacks.rowspace.constraints import changes
-
-        before = np.asarray(reading.before, np.float32)
-        after = np.asarray(reading.adapter, np.float32)
-        change = changes(self.model.layout, before, after)
-        with _adapter(self.model, before):
+    def solve(self, target: Target, seen: Observed, more: Sequence[Observed] = ()) -> Reconstruction:
+        """One target's answer. ``more``: what was seen of the same records in other rounds."""
+        change = self._changes(seen)
+        with _adapter(self.model, seen.before):
             deeper = self._deeper(change)
-            tokens = self.vocabulary.identify(change, self._log_odds(target), deeper.confirm_first)
-            sequences = self._sequences(target, tokens, deeper, before, after) if len(tokens.tokens) else ()
+            others = [self._changes(o) for o in more]
+            tokens = self.vocabulary.identify(change, self._log_odds(target), deeper.confirm_first, others)
+            sequences = self._sequences(target, tokens, deeper, seen) if len(tokens.tokens) else ()
         held, scores = self._claim(target, tokens)
         if not sequences:
             sequences = self._without_order(target, tokens, scores)
-        reads = f"upload of {target.silo}, round {target.round}"
-        return Reconstruction(target, scores, held, sequences, tokens.exact, reads)
+        return Reconstruction(target, scores, held, sequences, tokens.exact, seen.reads)
+
+    def _changes(self, seen: Observed) -> Mapping[str, Change]:
+        from attacks.rowspace.constraints import changes
+
+        known = None if seen.known.all() else seen.known
+        before = seen.before[: len(seen.change)]
+        return changes(self.model.layout, before, before.astype(np.float64) + seen.change, known, seen.deviation)
 
     def _deeper(self, change: Mapping[str, Change]) -> Deeper:
         from attacks.rowspace.order import Deeper, input_moments
@@ -124,14 +127,7 @@ class _Session:
         scores[tokens.tokens] += scores.max() - scores.min() + 1
         return tokens.tokens, scores
 
-    def _sequences(
-        self,
-        target: Target,
-        tokens: Identified,
-        deeper: Deeper,
-        before: NDArray[np.float32],
-        after: NDArray[np.float32],
-    ) -> Sequences:
+    def _sequences(self, target: Target, tokens: Identified, deeper: Deeper, seen: Observed) -> Sequences:
         """Records where the row spaces give their order: all but the last token, and that too where one record's one
         step shows it."""
         from attacks.rowspace.finish import finish
@@ -140,8 +136,8 @@ class _Session:
         prefixes = deeper.prefixes(tokens.tokens, tokens.tolerance, target.records)
         if len(prefixes) > target.records:
             prefixes = sorted(by_likelihood(self.model, prefixes), key=len, reverse=True)[: target.records]
-        if len(prefixes) == 1 and target.records == 1 and target.steps == 1:
-            whole = finish(self.model, before, after.astype(np.float64) - before, prefixes[0], self._starts())
+        if len(prefixes) == 1 and target.records == 1 and target.steps == 1 and seen.whole:
+            whole = finish(self.model, seen.before, seen.change, prefixes[0], self._starts())
             return (whole.ids if whole.cosine >= CONFIRMED else prefixes[0],)
         return tuple(prefixes)
 

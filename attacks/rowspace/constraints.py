@@ -29,27 +29,57 @@ HIDDEN = 1e-4
 @dataclass(frozen=True)
 class Change:
     """One projection before and after: A (rank, width), its change, the change of B (out, rank), and the largest
-    singular values that float32 storage may have put into the changes."""
+    singular values that float32 storage, or a grid, may have put into the changes. ``known_a``, ``known_b``: where the
+    changes were read (elsewhere they hold 0), None for everywhere. ``deviation``: of a grid's noise on every entry."""
 
     a: Floats
     da: Floats
     db: Floats
     noise_a: float
     noise_b: float
+    known_a: NDArray[np.bool_] | None = None
+    known_b: NDArray[np.bool_] | None = None
+    deviation: float = 0.0
+
+    @property
+    def rough(self) -> bool:
+        """True where entries of the change of B are missing or were rounded to a grid."""
+        return self.known_b is not None or self.deviation > 0
 
 
-def changes(layout: Layout, before: NDArray[np.floating], after: NDArray[np.floating]) -> dict[str, Change]:
-    """The change of every projection that has both its A and its B in the layout, by its prefix."""
+def changes(
+    layout: Layout,
+    before: NDArray[np.floating],
+    after: NDArray[np.floating],
+    known: NDArray[np.bool_] | None = None,
+    deviation: float = 0.0,
+) -> dict[str, Change]:
+    """The change of every projection that has both its A and its B in the layout, by its prefix.
+
+    ``known``: (layout.size,) the entries that were read. ``deviation``: of a grid's noise on each.
+    """
     old, new = ({name: value.astype(np.float64) for name, value in layout.tensors(flat)} for flat in (before, after))
+    mask = None if known is None or known.all() else dict(layout.tensors(known.astype(np.float32)))
     found: dict[str, Change] = {}
     for name_a in layout.names:
         name_b = name_a.replace(".lora_A.", ".lora_B.")
         if ".lora_A." not in name_a or name_b not in new:
             continue
-        da, db = new[name_a] - old[name_a], new[name_b] - old[name_b]
-        noise = (storage_noise(new[name_a], da), storage_noise(new[name_b], db))
-        found[name_a.split(".lora_A.")[0]] = Change(old[name_a], da, db, *noise)
+        a, b = (
+            _moved(old[n], new[n], None if mask is None else mask[n].astype(bool), deviation) for n in (name_a, name_b)
+        )
+        found[name_a.split(".lora_A.")[0]] = Change(old[name_a], a[0], b[0], a[1], b[1], a[2], b[2], deviation)
     return found
+
+
+def _moved(
+    old: Floats, new: Floats, known: NDArray[np.bool_] | None, deviation: float
+) -> tuple[Floats, float, NDArray[np.bool_] | None]:
+    """A tensor's change with 0 where it is not ``known``, the noise in it, and ``known``, None for everywhere."""
+    known = None if known is None or known.all() else known
+    change = new - old if known is None else np.where(known, new - old, 0.0)
+    grid = 2 * deviation * float(np.sum(np.sqrt(change.shape)))
+    return change, max(storage_noise(new, change), grid) if change.any() else 0.0, known
 
 
 @dataclass(frozen=True)
@@ -93,7 +123,7 @@ def constraints(
 def _from_b(name: str, change: Change, moment: Floats, tolerance: float) -> Constraint:
     white = Whitening.of(change.a @ moment @ change.a.T).matrix
     raw = row_space(change.db, change.noise_b, tolerance)
-    usable = _usable(raw, min(change.db.shape), change.noise_b)
+    usable = change.known_b is None and _usable(raw, min(change.db.shape), change.noise_b)
     return Constraint(f"{name} B", change.a.T @ white, raw.mapped(white), change.db @ white, usable, False)
 
 
@@ -104,7 +134,7 @@ def _from_a(name: str, moved: Sequence[Change], moment: Floats, tolerance: float
     noise = max(c.noise_a / norm for c, norm in zip(moved, norms, strict=True))
     raw = row_space(stacked, noise, tolerance)
     white = Whitening.of(moment, INPUT_RIDGE).matrix
-    usable = _usable(raw, len(stacked), noise)
+    usable = all(c.known_a is None for c in moved) and _usable(raw, len(stacked), noise)
     return Constraint(f"{name} A", white, raw.mapped(white), stacked @ white, usable, True)
 
 

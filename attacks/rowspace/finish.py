@@ -39,7 +39,8 @@ class Finished:
 def finish(
     model: LoraModel, before: NDArray[np.float32], update: Flat, prefix: Sequence[int], starts: Sequence[int]
 ) -> Finished:
-    """``prefix`` with the last token whose gradient agrees best with minus the ``update`` (one SGD step, one record).
+    """``update``: (layout.size,) of the trained values, with which ``before`` begins. Returns
+    ``prefix`` with the last token whose gradient agrees best with minus the ``update`` (one SGD step, one record).
 
     ``starts``: positions from which records may carry loss (at least 1), each tried. Leaves the model at ``before``.
     """
@@ -88,7 +89,9 @@ def _derivatives(model: LoraModel, before: NDArray[np.float32], ids: torch.Tenso
     """(vocabulary,) derivative of the last position's logits along a unit ``direction``, by a central difference."""
     sides = []
     for sign in (1, -1):
-        model.set_adapter((before + sign * STEP * direction).astype(np.float32))
+        moved = before.astype(np.float64)
+        moved[: len(direction)] += sign * STEP * direction
+        model.set_adapter(moved.astype(np.float32))
         with torch.no_grad():
             sides.append(model.module(input_ids=ids, use_cache=False).logits[0, -1].double().cpu().numpy())
     model.set_adapter(before)

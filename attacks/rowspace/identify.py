@@ -1,4 +1,5 @@
-"""Which tokens a batch held: by threshold where the algebra is exact, by rank of the evidence beyond."""
+"""Which tokens a batch held: by threshold where the algebra is exact, by pursuit where entries are missing or noisy, by
+rank of the evidence beyond."""
 
 from __future__ import annotations
 
@@ -11,9 +12,12 @@ from numpy.typing import NDArray
 from attacks.rowspace.algebra import EXACT, ROUNDING, TOLERANCES, Floats, combine, direction_evidence, residuals
 from attacks.rowspace.constraints import Change, Constraint, constraints, judge, largest_rank
 from attacks.rowspace.probe import Probe
+from attacks.rowspace.pursuit import Projection, pursue
 
 #: expected number of tokens taken by mistake, over the whole vocabulary
 FALSE_TOKENS = 0.01
+#: how many of the best-ranked tokens a pursuit chooses from, in turn
+SHORTLISTS = (128, 1024, 4096)
 #: weights of the evidence beyond the exact regime against the log prior odds: about what a logistic regression gives
 #: on updates of SmolLM2-135M (one SGD step to two epochs of AdamW, rank 8 and 16), where the likelihood ratio's
 #: assumption of independent gradients makes it overconfident
@@ -49,16 +53,30 @@ class Vocabulary:
             total = inputs.T @ inputs + (total if total.size else 0.0)
         self.moment: Floats = total / probe.model.vocab_size
 
-    def identify(self, change: Mapping[str, Change], prior: Floats, confirm: Confirm) -> Identified:
-        """``prior``: (vocabulary,) log-odds that a token is in the batch, known from the population alone."""
+    def identify(
+        self, change: Mapping[str, Change], prior: Floats, confirm: Confirm, more: Sequence[Mapping[str, Change]] = ()
+    ) -> Identified:
+        """``prior``: (vocabulary,) log-odds that a token is in the batch, known from the population alone. ``more``:
+        changes of other rounds by the same records, which count where tokens are ranked."""
+        tables: dict[str, Floats] = {}
+        rough = any(change[name].rough for name in self.probe.groups[0])
+        best = self._by_pursuit(change, prior, tables) if rough else None
+        best = best or self._by_rank_of_space(change, confirm, tables)
+        if best is not None:
+            return best
+        evidence = self._ranked(change, prior, tables)
+        for other in more:
+            evidence += self._ranked(other, np.zeros_like(prior), {})
+        return Identified(np.zeros(0, np.int64), evidence, False, ROUNDING)
+
+    def _by_rank_of_space(
+        self, change: Mapping[str, Change], confirm: Confirm, tables: dict[str, Floats]
+    ) -> Identified | None:
+        """The tokens that fit the row spaces, ranks being read at one tolerance after the other."""
         best: Identified | None = None
         ranks: set[tuple[int, ...]] = set()
-        tables: dict[str, Floats] = {}
         for tolerance in TOLERANCES:
-            found = constraints(self.probe.groups[0], change, self.moment, tolerance)
-            for constraint in found:
-                if constraint.name not in tables:
-                    tables[constraint.name] = self._table(constraint)
+            found = self._constraints(change, tolerance, tables)
             key = tuple(c.space.rank for c in found)
             if key in ranks or not any(c.usable for c in found):
                 continue
@@ -68,10 +86,43 @@ class Vocabulary:
                 return guess
             if best is None or len(guess.tokens) > len(best.tokens):
                 best = guess
-        if best is not None and len(best.tokens):
-            return best
-        found = constraints(self.probe.groups[0], change, self.moment, ROUNDING)
-        return Identified(np.zeros(0, np.int64), _by_rank(found, tables, prior), False, ROUNDING)
+        return best if best is not None and len(best.tokens) else None
+
+    def _by_pursuit(self, change: Mapping[str, Change], prior: Floats, tables: dict[str, Floats]) -> Identified | None:
+        """The fewest tokens that explain what survived of the changes of B, from the best-ranked ones first."""
+        evidence = self._ranked(change, prior, tables)
+        moved = [change[name] for name in self.probe.groups[0] if np.any(change[name].db)]
+        order = np.argsort(-evidence, kind="stable")
+        best: tuple[float, Identified] | None = None
+        for count in dict.fromkeys(min(c, len(order)) for c in SHORTLISTS):
+            ids = np.sort(order[:count])
+            inputs = np.concatenate([x[ids[(ids >= s) & (ids < s + len(x))] - s] for s, x in self.probe.vocabulary()])
+            parts = [
+                Projection(c.db, np.ones_like(c.db, bool) if c.known_b is None else c.known_b, inputs @ c.a.T,
+                           c.deviation)
+                for c in moved
+            ]  # fmt: skip
+            most = max((int(p.known.sum(1).max()) - 1 for p in parts), default=0)
+            fit = pursue(parts, most, len(prior), TOLERANCES) if most > 0 else None
+            if fit is not None and (best is None or fit.surplus > best[0]):
+                tokens = np.sort(ids[list(fit.chosen)]).astype(np.int64)
+                found = Identified(tokens, evidence, True, max(ROUNDING, float(np.sqrt(fit.share))))
+                best = fit.surplus, found
+                if found.exact:
+                    break
+        return best[1] if best else None
+
+    def _ranked(self, change: Mapping[str, Change], prior: Floats, tables: dict[str, Floats]) -> Floats:
+        return _by_rank(self._constraints(change, ROUNDING, tables), tables, prior)
+
+    def _constraints(
+        self, change: Mapping[str, Change], tolerance: float, tables: dict[str, Floats]
+    ) -> list[Constraint]:
+        found = constraints(self.probe.groups[0], change, self.moment, tolerance)
+        for constraint in found:
+            if constraint.name not in tables:
+                tables[constraint.name] = self._table(constraint)
+        return found
 
     def _table(self, constraint: Constraint) -> Floats:
         return np.concatenate([constraint.vectors(inputs) for _, inputs in self.probe.vocabulary()])

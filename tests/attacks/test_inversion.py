@@ -60,7 +60,7 @@ def initial(loaded: LoraModel) -> Adapter:
 
 def records(model: LoraModel) -> list[list[int]]:
     """Sentences cut to as many positions as carry gradient below the rank."""
-    return [list(model.tokenizer(text)["input_ids"])[:RANK] for text in SENTENCES]
+    return [[int(i) for i in model.tokenizer(text)["input_ids"]][:RANK] for text in SENTENCES]
 
 
 def random_records(n: int, length: int, seed: int, vocabulary: int = 2048) -> list[list[int]]:
@@ -79,7 +79,7 @@ def precision_recall(answer: Reconstruction, there: set[int]) -> tuple[float, fl
 def test_one_short_record_and_one_sgd_step_come_back_whole(model: LoraModel, initial: Adapter) -> None:
     population = tokens_of(random_records(20, 10, seed=1))
     figures, ordered = [], 0
-    for row in records(model):
+    for row in records(model)[:8]:
         tokens = tokens_of([row])
         answer = attack(model, population, initial, train(model, initial, tokens))
         figures.append(precision_recall(answer, held(tokens)))
@@ -87,7 +87,7 @@ def test_one_short_record_and_one_sgd_step_come_back_whole(model: LoraModel, ini
         assert answer.exact
         assert auc(answer.token_scores, held(tokens)) == 1.0
     assert np.mean(figures, axis=0).min() >= 0.95
-    assert ordered >= len(SENTENCES) / 2
+    assert ordered >= 4
 
 
 def test_it_works_up_to_one_position_below_the_rank(model: LoraModel, initial: Adapter) -> None:
@@ -163,7 +163,7 @@ def test_another_records_update_tells_nothing(model: LoraModel, initial: Adapter
 
 
 def test_exact_sets_hold_nothing_of_other_records(model: LoraModel, initial: Adapter) -> None:
-    rows = [list(range(a, a + 10)) for a in range(100, 200, 10)]
+    rows = [list(range(a, a + 10)) for a in range(100, 150, 10)]
     population = tokens_of(rows)
     for row, other in pairwise(rows):
         answer = attack(model, population, initial, train(model, initial, tokens_of([row])))
@@ -222,7 +222,7 @@ def test_another_shape_of_model() -> None:
 def test_targets_without_material_are_left_out(model: LoraModel, initial: Adapter) -> None:
     row = records(model)[4]
     after = train(model, initial, tokens_of([row]))
-    view: Any = FakeView((Upload(after, initial, "silo-1", 0), Upload(after, None, "silo-2", 0)))
+    view: Any = FakeView(model.layout, (Upload(after, initial, "silo-1", 0), Upload(after, None, "silo-2", 0)))
     targets = [
         Target(0, "silo-0", 1, 1),
         Target(0, "silo-1", 1, 1),
@@ -233,7 +233,7 @@ def test_targets_without_material_are_left_out(model: LoraModel, initial: Adapte
     (answer,) = inversion.build(inversion.Config()).reconstruct(view, targets, tools)
     assert answer.target == targets[1]
     assert answer.reads == "upload of silo-1, round 0"
-    nothing: Any = FakeView()
+    nothing: Any = FakeView(model.layout)
     assert list(inversion.build(inversion.Config()).reconstruct(nothing, targets, tools)) == []
 
 
@@ -273,7 +273,8 @@ def test_learned_positions_are_refused() -> None:
 
 def test_options() -> None:
     built = inversion.build(inversion.Config(rounds=(0, 2)))
-    assert (built.game, built.needs, built.rounds) == ("reconstruction", {"upload"}, (0, 2))
+    assert (built.game, built.rounds) == ("reconstruction", (0, 2))
+    assert built.needs == {"upload", "partial"}
     for bad in ({"groups": 1}, {"rounds": ()}, {"rounds": (-1,)}, {"other": 1}):
         with pytest.raises(ValidationError):
             inversion.Config.model_validate(bad)

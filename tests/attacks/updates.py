@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from attacks import inversion
 from bench.attack import Reconstruction, Target, Tools
 from bench.model import LoraModel
 from bench.tokens import Tokens, TokenStats
+from bench.update import Layout
 
 Adapter = NDArray[np.float32]
 
@@ -66,15 +68,32 @@ class Upload:
     round: int = 0
     kind: str = "upload"
 
+    @property
+    def silos(self) -> frozenset[str]:
+        return frozenset({self.silo})
+
+    @property
+    def values(self) -> Adapter:
+        """The summand: the change."""
+        return self.adapter - (0 if self.before is None else self.before)
+
 
 @dataclass(frozen=True)
 class FakeView:
-    """A view that holds these uploads and nothing else."""
+    """A view that holds these uploads and nothing else of an adapter of this layout."""
 
+    layout: Layout
     readings: tuple[Upload, ...] = ()
+    spec: Mapping[str, Any] = field(default_factory=dict)
+    initial: Adapter | None = None
+
+    @property
+    def public(self) -> Any:
+        return SimpleNamespace(layout=self.layout, weights={})
 
     def uploads(self, silo: str | None = None, round: int | None = None) -> tuple[Upload, ...]:
-        return tuple(u for u in self.readings if silo in (None, u.silo) and round in (None, u.round))
+        uploads = [u for u in self.readings if u.kind == "upload"]
+        return tuple(u for u in uploads if silo in (None, u.silo) and round in (None, u.round))
 
 
 @dataclass
@@ -95,7 +114,7 @@ def attack(
     model: LoraModel, population: Tokens, before: Adapter, after: Adapter, records: int = 1, steps: int = 1
 ) -> Reconstruction:
     """What the row-space attack makes of one upload."""
-    view: Any = FakeView((Upload(after, before),))
+    view: Any = FakeView(model.layout, (Upload(after, before),))
     target = Target(0, "silo-0", records, steps)
     (answer,) = inversion.build(inversion.Config()).reconstruct(view, [target], FakeTools(model, population))
     return answer
