@@ -22,6 +22,7 @@ from bench.errors import SiloBenchError
 
 if TYPE_CHECKING:
     from bench.tokens import Tokens
+    from bench.update import Array
     from bench.view import Reading, View
 
 api = 1
@@ -49,7 +50,8 @@ class Difference(Attack):
         self.population = config.population
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
-        """Scores for every candidate. Raises SiloBenchError where only XORs of plaintexts opened."""
+        """Scores for every candidate. Raises SiloBenchError where only XORs of plaintexts opened, or differences and no
+        adapter."""
         population = tools.population.take(np.arange(min(self.population, len(tools.population))))
         answer = _Answer(candidates)
         if models := _models(view):
@@ -59,7 +61,10 @@ class Difference(Attack):
         if differences or (signed and not models):
             _from_updates(answer, view, differences or signed, population, tools)
         if not answer.scores:
-            raise SiloBenchError("what opened are XORs of plaintexts, on which no gradient can be projected")
+            raise SiloBenchError(
+                "nothing that opened can be held against a record: "
+                + answer.missing.get("projection", "XORs of plaintexts, on which no gradient projects")
+            )
         return Guesses(answer.scores, tuple(dict.fromkeys(answer.reads)), answer.missing)
 
 
@@ -223,16 +228,20 @@ def _from_updates(answer: _Answer, view: View, readings: Sequence[Reading], popu
     """``projection``: minus the cosine of the record's gradient and the combination, signed as the victim's part is in
     it and standardised by the population's; the mean over combinations with the victim's part, less that over sums
     without it."""
-    scales = [_scale(reading, population, tools) for reading in readings]
+    usable = [(reading, at) for reading in readings if (at := _start(reading, view)) is not None]
+    if not usable:
+        answer.missing["projection"] = "no adapter is known at which gradients could be taken"
+        return
+    scales = [_scale(reading, at, population, tools) for reading, at in usable]
     for silo in sorted(set(answer.candidates.silos)):
         rows = answer.rows(silo)
         tokens = answer.candidates.tokens.take(rows)
         with_it: list[Floats] = []
         without: list[Floats] = []
-        for reading, (mean, spread) in zip(readings, scales, strict=True):
+        for (reading, at), (mean, spread) in zip(usable, scales, strict=True):
             coefficient = sum(c for _, name, c in reading.terms if name == silo)
             if coefficient or all(c > 0 for _, _, c in reading.terms):
-                made = (_cosines(reading, tokens, tools) - mean) / spread
+                made = (_cosines(reading, at, tokens, tools) - mean) / spread
                 (with_it if coefficient else without).append(-made if coefficient < 0 else made)
         found = np.mean(with_it, axis=0) if with_it else np.zeros(len(rows))
         if with_it and without:
@@ -240,22 +249,28 @@ def _from_updates(answer: _Answer, view: View, readings: Sequence[Reading], popu
         answer.put("projection", rows, found)
         if not with_it:
             answer.missing[f"projection of {silo}"] = "no combination that is read holds its part"
-    answer.reads += [f"{reading.kind} {_terms(reading)}" for reading in readings]
+    answer.reads += [f"{reading.kind} {_terms(reading)}" for reading, _ in usable]
 
 
-def _scale(reading: Reading, population: Tokens, tools: Tools) -> tuple[float, float]:
+def _start(reading: Reading, view: View) -> Array | None:
+    """The adapter that the reading's round started from; else the initial one."""
+    before = reading.before
+    return view.initial if before is None else before
+
+
+def _scale(reading: Reading, at: Array, population: Tokens, tools: Tools) -> tuple[float, float]:
     """Mean and deviation of the population's cosines; (0, 1) for fewer than two records."""
     if len(population) < 2:
         return 0.0, 1.0
-    others = _cosines(reading, population, tools)
+    others = _cosines(reading, at, population, tools)
     return float(others.mean()), max(float(others.std(ddof=1)), 1e-9)
 
 
-def _cosines(reading: Reading, tokens: Tokens, tools: Tools) -> Floats:
+def _cosines(reading: Reading, at: Array, tokens: Tokens, tools: Tools) -> Floats:
     """(n,) minus the cosine of each record's gradient and the reading's values: training moves against the gradient."""
     values = np.asarray(reading.values, dtype=np.float64)
     size = float(np.linalg.norm(values)) or 1.0
-    gradients = tools.record_gradients(reading.before, tokens)
+    gradients = tools.record_gradients(at, tokens)
     return np.array([-float(g @ values) / ((float(np.linalg.norm(g)) or 1.0) * size) for g in gradients])
 
 

@@ -350,6 +350,7 @@ class Gradients(Losses):
         return np.random.default_rng((9, name)).standard_normal(SIZE).astype(np.float32)
 
     def record_gradients(self, at: Array | None, tokens: Tokens) -> Iterator[Array]:
+        assert at is not None, "at an adapter of zeros all gradients are zero"
         return (-self.direction(int(ids[0])) for ids in tokens.ids)
 
 
@@ -375,7 +376,10 @@ def told(tmp_path: Path) -> Callable[..., tuple[View, Candidates, np.ndarray, Gr
                 save_file({"values": (parts[s] - parts["silo-0"]).astype(np.float32)}, path)
                 terms = ((r, "silo-0", -1), (r, s, 1))
                 readings.append(Reading("difference", r, frozenset({"silo-0", s}), "test", terms, path=path))
-        return view_of(readings, (SILOS,) * 3, initial=False), candidates_of(silo), member, tools
+        start = tmp_path / "start.safetensors"
+        save_file({"adapter": np.ones(SIZE, np.float32)}, start)
+        view = replace(view_of(readings, (SILOS,) * 3), initial_path=start)
+        return view, candidates_of(silo), member, tools
 
     return make
 
@@ -396,6 +400,12 @@ def test_a_difference_of_two_parts_tells_members_of_both(told: Told) -> None:
 def test_a_difference_of_noise_tells_nothing(told: Told) -> None:
     view, candidates, member, tools = told(0.0)
     assert abs(found(infer(view, candidates, tools), "projection", member) - 0.5) < null_margin(member)
+
+
+def test_differences_without_any_adapter_leave_nothing_to_project(told: Told) -> None:
+    view, candidates, _, tools = told(1.0)
+    with pytest.raises(SiloBenchError, match="no adapter"):
+        infer(replace(view, initial_path=None), candidates, tools)
 
 
 def test_the_xor_of_two_plaintexts_is_no_combination() -> None:
