@@ -123,7 +123,8 @@ class _Gaussians:
         variance = np.full(len(self.mean), squares / freedom)
         if own:
             np.divide(self.squares, self.freedom, out=variance, where=self.freedom > 0)
-        return np.maximum(np.sqrt(variance), SHARP)
+        deviation: Floats = np.maximum(np.sqrt(variance), SHARP)
+        return deviation
 
 
 def _fit(known: Floats, mask: Bools) -> _Gaussians:

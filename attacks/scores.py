@@ -150,17 +150,19 @@ def _rising(gain: Floats) -> float:
 
 def slide(gain: Floats, lengths: Sequence[int] = WINDOWS, vote: Vote = "sign") -> float:
     """``windows`` from each token's gain, (length,)."""
+    return float(np.mean([_vote(means, vote) for means in _windowed(gain, lengths)]))
+
+
+def _windowed(gain: Floats, lengths: Sequence[int]) -> list[Floats]:
+    """For each length, (windows,) the mean gain of each window. Summed window by window: no difference of large running
+    sums. Windows that are cut to the same length are summed once."""
     if not len(lengths) or any(length < 1 for length in lengths):
         raise ValueError(f"window lengths are whole numbers of at least 1, not {list(lengths)}")
     if not len(gain):
         raise ValueError("a record needs at least one predicted token")
-    return float(np.mean([_vote(_windowed(gain, min(length, len(gain))), vote) for length in lengths]))
-
-
-def _windowed(gain: Floats, length: int) -> Floats:
-    """(windows,) mean gain of each window. Summed window by window: no difference of large running sums."""
-    means: Floats = np.lib.stride_tricks.sliding_window_view(np.asarray(gain, np.float64), length).mean(axis=1)
-    return means
+    values, cut = np.asarray(gain, np.float64), [min(length, len(gain)) for length in lengths]
+    sums = {n: np.convolve(values, np.ones(n), "valid") for n in set(cut)}
+    return [sums[n] / n for n in cut]
 
 
 def _vote(means: Floats, vote: Vote) -> float:
@@ -256,7 +258,11 @@ def from_pair(tuned: TokenStats, base: TokenStats, lengths: Sequence[int]) -> tu
     if not np.array_equal(tuned.predicted, base.predicted):
         raise ValueError("both models must be asked about the same records")
     gain = [gains(*pair) for pair in zip(_rows(tuned.logp, tuned), _rows(base.logp, base), strict=True)]
-    scores = {name: np.array([slide(row, lengths, vote) for row in gain], np.float64) for name, vote in VOTES.items()}
+    slid = [_windowed(row, lengths) for row in gain]
+    scores = {
+        name: np.array([np.mean([_vote(means, vote) for means in row]) for row in slid], np.float64)
+        for name, vote in VOTES.items()
+    }
     if tuned.first is None:
         return scores, {"ez": NO_FIRST_CHOICE}
     first = [row[keep] for row, keep in _kept(tuned.first, tuned)]
