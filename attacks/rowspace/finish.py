@@ -39,10 +39,10 @@ class Finished:
 def finish(
     model: LoraModel, before: NDArray[np.float32], update: Flat, prefix: Sequence[int], starts: Sequence[int]
 ) -> Finished:
-    """``update``: (layout.size,) of the trained values, with which ``before`` begins. Returns
-    ``prefix`` with the last token whose gradient agrees best with minus the ``update`` (one SGD step, one record).
+    """``prefix`` with the last token whose gradient agrees best with minus the ``update`` (one SGD step, one record).
 
-    ``starts``: positions from which records may carry loss (at least 1), each tried. Leaves the model at ``before``.
+    ``update``: (layout.size,) of the trained values, with which ``before`` begins. ``starts``: positions from which
+    records may carry loss (at least 1), each tried. Leaves the model at ``before``.
     """
     model.set_adapter(before)
     ids = torch.tensor([list(prefix)], device=model.device)

@@ -31,7 +31,8 @@ ROUNDED = 1 / np.sqrt(6)
 @dataclass(frozen=True)
 class Observed:
     """One silo's update of one round. ``before``: the adapter that it started from, which may hold more than silos
-    train (``Reading.before``). ``change``: (public.adapter.size,) of the trained values, 0 where not ``known``. ``deviation``: of the noise that a public grid put on every known entry, 0 without one."""
+    train (``Reading.before``). ``change``: (public.adapter.size,) of the trained values, 0 where not ``known``.
+    ``deviation``: of the noise that a public grid put on every known entry, 0 without one."""
 
     before: Array
     change: NDArray[np.float64]
@@ -66,6 +67,8 @@ def _partial(view: View, reading: Reading, silo: str) -> Observed | None:
     first one stands in for it: exact while A has not moved, an approximation later."""
     if reading.kind != "partial" or reading.silos != {silo} or reading.support is None:
         return None
+    if view.public.layout.size != view.public.adapter.size:
+        return None  # a summand of another shape than what was trained
     if view.public.layout != view.public.adapter:  # a summand is no update
         return None
     before = reading.before if reading.before is not None else view.initial
