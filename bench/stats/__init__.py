@@ -12,6 +12,7 @@ from bench.stats.epsilons import (
     clopper_pearson_epsilon_limit,
     gaussian_epsilon,
     gdp_epsilon,
+    gdp_mu,
     one_shot_epsilon,
 )
 from bench.stats.exposure import exposure, exposure_extrapolated, exposure_from_sample, exposure_rank
@@ -30,6 +31,7 @@ from bench.stats.intervals import (
 from bench.stats.null import NullTest, normal_tail, null_margin, null_test
 from bench.stats.onerun import (
     Bound,
+    Family,
     one_run_epsilon,
     one_run_epsilon_chosen,
     one_run_epsilon_limit,
@@ -40,6 +42,7 @@ from bench.stats.onerun_fdp import approximate_tradeoff, gaussian_tradeoff, one_
 from bench.stats.power import (
     auc_variance,
     clopper_pearson_power,
+    gaussian_accuracy,
     least_auc,
     least_auc_difference,
     one_run_least_correct,
@@ -62,6 +65,7 @@ __all__ = [
     "Bound",
     "Choice",
     "Difference",
+    "Family",
     "Folds",
     "Interval",
     "NullTest",
@@ -92,9 +96,11 @@ __all__ = [
     "exposure_from_sample",
     "exposure_rank",
     "folded_auc",
+    "gaussian_accuracy",
     "gaussian_epsilon",
     "gaussian_tradeoff",
     "gdp_epsilon",
+    "gdp_mu",
     "kish",
     "least_auc",
     "least_auc_difference",

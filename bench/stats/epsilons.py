@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bench.stats.intervals import Floats, binomial_limits
-from bench.stats.onerun import checked_levels
+from bench.stats.onerun import Family, checked_family, checked_levels, largest
 
 #: beyond this many nats an epsilon is reported as infinite
 _TOP = 1e12
@@ -22,6 +22,7 @@ def clopper_pearson_epsilon(
     negatives: int,
     delta: float,
     significance: float = 0.05,
+    family: Family = "approximate",
 ) -> float:
     """Lower bound on epsilon from a test's hits and false alarms over independent runs; 0.0 where nothing is shown.
 
@@ -30,22 +31,38 @@ def clopper_pearson_epsilon(
 
         max(ln((TPR_low - delta) / FPR_high), ln((1 - FPR_high - delta) / (1 - TPR_low))),
 
-    which exceeds the true epsilon with a chance of at most ``significance``. The counts must be of independent trials:
-    runs (or canaries that can't influence each other), with a threshold set elsewhere. Raises ValueError unless 0 <=
-    true_positives <= positives, likewise false ones, 0 <= delta < 1 and 0 < significance < 1.
+    which exceeds the true epsilon with a chance of at most ``significance``. ``family`` "gaussian" gives the epsilon at
+    ``delta`` > 0 of the largest mu-GDP refuted, mu = Phi^-1(TPR_low) - Phi^-1(FPR_high) (Nasr et al. 2023, "Tight
+    auditing of differentially private machine learning"): far stronger against a Gaussian mechanism's claim, and by
+    itself no proof against (epsilon, delta). The counts must be of independent trials: runs, or canaries that can't
+    influence each other and are not found through one another, with a threshold set elsewhere. Raises ValueError
+    unless 0 <= true_positives <= positives, likewise false ones, 0 <= delta < 1 and 0 < significance < 1.
     """
     for count, trials in ((true_positives, positives), (false_positives, negatives)):
         if not 0 <= count <= trials:
             raise ValueError(f"need 0 <= count <= trials, got {count} of {trials}")
     checked_levels(delta, significance)
+    checked_family(family, delta)
     low = binomial_limits(true_positives, positives, 1 - significance)[0]
     high = binomial_limits(false_positives, negatives, 1 - significance)[1]
+    if family == "gaussian":
+        return gdp_epsilon(float(mu_of_rates(np.array([low]), np.array([high]))[0]), delta)
     return float(epsilon_of_rates(np.array([low]), np.array([high]), delta)[0])
 
 
-def clopper_pearson_epsilon_limit(positives: int, negatives: int, delta: float, significance: float = 0.05) -> float:
+def clopper_pearson_epsilon_limit(
+    positives: int, negatives: int, delta: float, significance: float = 0.05, family: Family = "approximate"
+) -> float:
     """The largest epsilon that so many runs could have shown: no miss and no false alarm."""
-    return clopper_pearson_epsilon(positives, positives, 0, negatives, delta, significance)
+    return clopper_pearson_epsilon(positives, positives, 0, negatives, delta, significance, family)
+
+
+def mu_of_rates(tpr: Floats, fpr: Floats) -> Floats:
+    """The least mu >= 0 whose mu-GDP admits a test of these rates (any shapes that broadcast), tpr < 1, fpr > 0."""
+    from scipy.special import ndtri
+
+    found: Floats = np.maximum(0.0, ndtri(tpr) - ndtri(fpr))
+    return found
 
 
 def epsilon_of_rates(tpr: Floats, fpr: Floats, delta: float) -> Floats:
@@ -86,6 +103,13 @@ def gaussian_epsilon(mean_in: float, sd_in: float, mean_out: float, sd_out: floa
 def gdp_epsilon(mu: float, delta: float) -> float:
     """The epsilon of mu-GDP at ``delta`` in (0, 1): ``gaussian_epsilon`` of N(mu, 1) and N(0, 1)."""
     return gaussian_epsilon(mu, 1.0, 0.0, 1.0, delta)
+
+
+def gdp_mu(epsilon: float, delta: float) -> float:
+    """The largest mu whose mu-GDP has at most ``epsilon`` >= 0 at ``delta`` in (0, 1); inverse of ``gdp_epsilon``."""
+    if not epsilon >= 0 or not 0 < delta < 1:
+        raise ValueError(f"need epsilon >= 0 and delta in (0, 1), got {epsilon} and {delta}")
+    return largest(lambda mu: hockey_stick(epsilon, mu, 1.0) <= delta)
 
 
 def one_shot_epsilon(cosines: ArrayLike, dimension: int, delta: float) -> float:

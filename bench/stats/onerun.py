@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +22,8 @@ from bench.stats.intervals import Floats
 
 #: (canaries, guesses, correct, delta, significance) -> epsilon
 Bound = Callable[[int, int, int, float, float], float]
+#: what a claim promises: mu-GDP, or (epsilon, delta)-DP alone
+Family = Literal["gaussian", "approximate"]
 #: no search goes beyond: no number of guesses that fits a machine refutes it
 _TOP = 1024.0
 
@@ -122,6 +125,14 @@ def checked_levels(delta: float, significance: float) -> None:
         raise ValueError(f"delta must be in [0, 1), got {delta}")
     if not 0 < significance < 1:
         raise ValueError(f"significance must be in (0, 1), got {significance}")
+
+
+def checked_family(family: Family, delta: float) -> None:
+    """Raises ValueError for an unknown family, and for a Gaussian one at delta 0."""
+    if family not in ("gaussian", "approximate"):
+        raise ValueError(f"family must be 'gaussian' or 'approximate', got {family!r}")
+    if family == "gaussian" and delta == 0:
+        raise ValueError("a Gaussian mechanism has no finite epsilon at delta 0")
 
 
 def at_least(counts: ArrayLike, trials: int, chance: float) -> Floats:

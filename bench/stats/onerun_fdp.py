@@ -16,13 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
-from bench.stats.onerun import checked_counts, checked_levels, largest
+from bench.stats.onerun import Family, checked_counts, checked_family, checked_levels, largest
 
 #: the least P(S | canary out) that allows a given P(S | canary in): the inverse of 1 - f, rising from [0, 1] to [0, 1]
 Inverse = Callable[[float], float]
-Family = Literal["gaussian", "approximate"]
 
 
 def gaussian_tradeoff(mu: float) -> Inverse:
@@ -85,14 +83,11 @@ def one_run_epsilon_fdp(
 
     canaries, guesses, correct = checked_counts(canaries, guesses, correct)
     checked_levels(delta, significance)
+    checked_family(family, delta)
 
     def refuted(inverse: Inverse) -> bool:
         return one_run_refuted(canaries, guesses, correct, significance, inverse)
 
     if family == "approximate":
         return largest(lambda epsilon: refuted(approximate_tradeoff(epsilon, delta)))
-    if family != "gaussian":
-        raise ValueError(f"family must be 'gaussian' or 'approximate', got {family!r}")
-    if delta == 0:
-        raise ValueError("a Gaussian mechanism has no finite epsilon at delta 0")
     return gdp_epsilon(largest(lambda mu: refuted(gaussian_tradeoff(mu))), delta)

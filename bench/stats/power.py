@@ -11,9 +11,17 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bench.stats.epsilons import epsilon_of_rates
+from bench.stats.epsilons import epsilon_of_rates, gdp_mu, mu_of_rates
 from bench.stats.intervals import normal_quantile
-from bench.stats.onerun import Bound, at_least, checked_counts, checked_levels, one_run_epsilon
+from bench.stats.onerun import (
+    Bound,
+    Family,
+    at_least,
+    checked_counts,
+    checked_family,
+    checked_levels,
+    one_run_epsilon,
+)
 
 
 def auc_variance(auc: float, members: float, nonmembers: float) -> float:
@@ -107,14 +115,33 @@ def one_run_power(
     """The chance that a one-run audit puts ``bound`` above a claim of ``epsilon``, if each guess is right with
     ``accuracy``.
 
-    P(Binomial(guesses, accuracy) >= ``one_run_least_correct``): for guesses that are right independently. A mechanism
-    that leaks as much as mu-GDP on a canary, with every canary guessed, has the accuracy Phi(mu / 2) at best. Raises
-    ValueError for arguments out of range.
+    P(Binomial(guesses, accuracy) >= ``one_run_least_correct``): for guesses that are right independently.
+    ``gaussian_accuracy`` is that of a leak of mu-GDP. Raises ValueError for arguments out of range.
     """
     if not 0 <= accuracy <= 1:
         raise ValueError(f"accuracy must be in [0, 1], got {accuracy}")
     least = one_run_least_correct(canaries, guesses, epsilon, delta, significance, bound)
     return 0.0 if least is None else float(at_least(np.array([least]), guesses, accuracy)[0])
+
+
+def gaussian_accuracy(mu: float, share: float = 1.0) -> float:
+    """How often the surest ``share`` in (0, 1] of guesses is right, if a canary leaks mu-GDP: scores are N(0, 1) of
+    those out and N(mu, 1) of those in, by a fair coin.
+
+    Guessed where the score is at least t away from mu / 2, on either side: Phi(mu / 2 - t) / share, with Phi(mu / 2 -
+    t) + Phi(-mu / 2 - t) = share. With all guessed, Phi(mu / 2). Raises ValueError for mu < 0 or share outside (0, 1].
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    if not mu >= 0 or not 0 < share <= 1:
+        raise ValueError(f"need mu >= 0 and a share in (0, 1], got {mu} and {share}")
+
+    def excess(t: float) -> float:
+        return float(ndtr(mu / 2 - t) + ndtr(-mu / 2 - t)) - share
+
+    t = 0.0 if share == 1 else float(brentq(excess, 0.0, mu / 2 + 40))
+    return float(ndtr(mu / 2 - t) / (ndtr(mu / 2 - t) + ndtr(-mu / 2 - t)))
 
 
 def clopper_pearson_power(
@@ -125,6 +152,7 @@ def clopper_pearson_power(
     epsilon: float,
     delta: float,
     significance: float = 0.05,
+    family: Family = "approximate",
 ) -> float:
     """The chance that ``clopper_pearson_epsilon`` exceeds a claim of ``epsilon``, for a test of these true rates.
 
@@ -136,11 +164,15 @@ def clopper_pearson_power(
     if not (0 <= tpr <= 1 and 0 <= fpr <= 1 and positives >= 0 and negatives >= 0):
         raise ValueError("rates must be in [0, 1] and numbers of runs at least 0")
     checked_levels(delta, significance)
+    checked_family(family, delta)
     hits, alarms = np.arange(positives + 1.0), np.arange(negatives + 1.0)
     low, high = np.zeros(positives + 1), np.ones(negatives + 1)
     low[1:] = betaincinv(hits[1:], positives - hits[1:] + 1, significance / 2)
     high[:-1] = betaincinv(alarms[:-1] + 1, negatives - alarms[:-1], 1 - significance / 2)
-    flagged = epsilon_of_rates(low[:, None], high[None], delta) > epsilon
+    if family == "gaussian":
+        flagged = mu_of_rates(low[:, None], high[None]) > gdp_mu(epsilon, delta)
+    else:
+        flagged = epsilon_of_rates(low[:, None], high[None], delta) > epsilon
     return float(binom.pmf(hits, positives, tpr) @ flagged @ binom.pmf(alarms, negatives, fpr))
 
 

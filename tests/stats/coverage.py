@@ -283,7 +283,9 @@ def main(repetitions: int) -> None:
     for name in ("normal", "rare failures"):
         for seeds in (2, 3, 5):
             got__ = [
-                np.min([seeds_coverage(SAMPLERS[name], a, b, n, seeds, repetitions // 4) for a, b in SEED_AUCS], axis=0)
+                np.min(
+                    [seeds_coverage(SAMPLERS[name], a, b, n, seeds, repetitions // 10) for a, b in SEED_AUCS], axis=0
+                )
                 for n in SEED_SIZES
             ]
             for kind, which in (("two defenses", 0), ("one, with the runs' intervals", 1), ("one, without", 2)):
@@ -292,7 +294,7 @@ def main(repetitions: int) -> None:
                     print(f"| {kind}, {name}, {seeds} runs | {row} |", flush=True)
     print("\n| bootstrap of a metric over labels | 50 | 90 |\n|---|---|---|")
     for metric in LABEL_METRICS:
-        worst = [min(bootstrap_coverage(metric, n, *case, repetitions // 4)[0] for case in LABELS) for n in (50, 90)]
+        worst = [min(bootstrap_coverage(metric, n, *case, repetitions // 10)[0] for case in LABELS) for n in (50, 90)]
         print(f"| {metric} | " + " | ".join(f"{w:.3f}" for w in worst) + " |", flush=True)
 
 

@@ -44,6 +44,9 @@ def main() -> None:
                 "one_run": auditor.epsilon_one_run(significance, delta, **at),
                 "one_run_fdp": auditor.epsilon_one_run_fdp(significance, delta, **at),
                 "clopper_pearson": auditor.epsilon_clopper_pearson(significance, delta, one_sided=False, **at),
+                # of the best of so many thresholds, each at significance / thresholds; the others tell nothing here
+                "gdp": auditor.epsilon_from_gdp(significance, delta),
+                "thresholds": len(auditor._fn_counts),
             }
             values = {name: round(float(value), 9) for name, value in found.items()}
             rows.append({**counts, "significance": significance, "delta": delta, **values})

@@ -89,9 +89,9 @@ def test_over_seeds_everywhere(size: int) -> None:
     for name in ("normal", "rare failures"):
         for seeds in (2, 3, 5):
             for a, b in coverage.SEED_AUCS:
-                both, one, _ = coverage.seeds_coverage(coverage.SAMPLERS[name], a, b, size, seeds, 1000)
-                assert enough(one, 1000), (name, seeds, a)
-                assert seeds < 5 or enough(both, 1000), (name, a, b)
+                both, one, _ = coverage.seeds_coverage(coverage.SAMPLERS[name], a, b, size, seeds, FEW)
+                assert enough(one, FEW), (name, seeds, a)
+                assert seeds < 5 or enough(both, FEW), (name, a, b)
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_over_seeds_everywhere(size: int) -> None:
 def test_bootstrap_everywhere(metric: str) -> None:
     for size in (50, 90):
         for rare, right in coverage.LABELS:
-            found, refused = coverage.bootstrap_coverage(metric, size, rare, right, 1000)
-            # counted among those that were given limits: at the least the same margin for fewer repetitions
-            given = round(1000 * (1 - refused))
+            found, refused = coverage.bootstrap_coverage(metric, size, rare, right, FEW)
+            # among those that were given limits
+            given = round(FEW * (1 - refused))
             assert enough(found, given), (metric, size, rare, right)

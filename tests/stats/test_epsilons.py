@@ -26,6 +26,24 @@ def test_clopper_pearson_is_jax_privacys(row: dict[str, float]) -> None:
     assert found == pytest.approx(row["clopper_pearson"], abs=1e-8)
 
 
+@pytest.mark.parametrize("row", [row for row in REFERENCE["rows"] if row["members"] > 10], ids=str)
+def test_gaussian_family_is_jax_privacys(row: dict[str, float]) -> None:
+    """jax-privacy takes the best of all thresholds, each at its share of the significance.
+
+    The rows of ten canaries are left out: there it takes the absolute value of a negative difference of two upper
+    limits for a leak the other way round, which is no bound (one hit of ten, no false alarm: an epsilon of 15.5).
+    """
+    counts = (int(row[name]) for name in ("hits", "members", "alarms", "nonmembers"))
+    share = row["significance"] / row["thresholds"]
+    found = stats.clopper_pearson_epsilon(*counts, row["delta"], share, "gaussian")
+    assert found == pytest.approx(row["gdp"], abs=3e-6)
+
+
+def test_gaussian_family_takes_nothing_for_a_leak_that_is_none() -> None:
+    assert stats.clopper_pearson_epsilon(1, 10, 0, 10, 1e-5, family="gaussian") == 0
+    assert validity.gaussian_runs_exceeded(0.01, 0.5, 10) <= 0.05
+
+
 def test_clopper_pearson_by_hand() -> None:
     # all hits, no false alarm, k runs each: TPR_low = (s/2)^(1/k), FPR_high = 1 - that
     root = 0.025 ** (1 / 500)
@@ -37,6 +55,38 @@ def test_clopper_pearson_by_hand() -> None:
     miss = 1 - 0.025 ** (1 / 100)
     assert found == pytest.approx(math.log((1 - beta.ppf(0.975, 51, 50)) / miss))
     assert stats.clopper_pearson_epsilon_limit(500, 500, 0.0) == stats.clopper_pearson_epsilon(500, 500, 0, 500, 0.0)
+
+
+def test_gaussian_family_by_hand() -> None:
+    low, high = beta.ppf(0.025, 80, 21), beta.ppf(0.975, 11, 90)
+    found = stats.clopper_pearson_epsilon(80, 100, 10, 100, 1e-5, family="gaussian")
+    assert found == pytest.approx(stats.gdp_epsilon(norm.ppf(low) - norm.ppf(high), 1e-5))
+    assert stats.clopper_pearson_epsilon(50, 100, 50, 100, 1e-5, family="gaussian") == 0
+    assert stats.clopper_pearson_epsilon(0, 0, 0, 0, 1e-5, family="gaussian") == 0
+    limit = stats.clopper_pearson_epsilon_limit(100, 100, 1e-5, family="gaussian")
+    assert limit == stats.clopper_pearson_epsilon(100, 100, 0, 100, 1e-5, family="gaussian") > 15
+    with pytest.raises(ValueError, match="no finite epsilon"):
+        stats.clopper_pearson_epsilon(80, 100, 10, 100, 0.0, family="gaussian")
+
+
+@pytest.mark.parametrize("mu", validity.MUS)
+def test_gaussian_family_exceeds_a_gaussian_mechanism_no_more_often_than_it_says(mu: float) -> None:
+    for size in (5, 30, 200):
+        for cut in (0.2, 0.5, 0.8):
+            assert validity.gaussian_runs_exceeded(mu, cut, size) <= 0.05
+
+
+@given(st.floats(0.01, 8), st.sampled_from([1e-6, 1e-3, 0.1]))
+@settings(deadline=None)
+def test_mu_and_epsilon_are_inverse(mu: float, delta: float) -> None:
+    epsilon = stats.gdp_epsilon(mu, delta)
+    if epsilon > 0:
+        assert stats.gdp_mu(epsilon, delta) == pytest.approx(mu, rel=1e-6)
+    else:
+        assert stats.gdp_mu(0.0, delta) >= mu
+    for bad in ((-1.0, 0.1), (1.0, 0.0), (math.nan, 0.1)):
+        with pytest.raises(ValueError, match="epsilon >= 0"):
+            stats.gdp_mu(*bad)
 
 
 def test_clopper_pearson_shows_nothing() -> None:

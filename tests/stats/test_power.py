@@ -116,6 +116,40 @@ def test_one_run_power_says_how_many_canaries_a_claim_takes() -> None:
         stats.one_run_power(10, 10, 1.1, 1.0, 0.0)
 
 
+def test_gaussian_accuracy() -> None:
+    assert stats.gaussian_accuracy(2.0) == pytest.approx(norm.cdf(1.0))
+    assert stats.gaussian_accuracy(0.0, 0.3) == 0.5
+    # the surest where the score is 3 or more away from the middle: out at 4 and above is wrong, in is right
+    share = norm.cdf(1 - 3) + norm.cdf(-1 - 3)
+    assert stats.gaussian_accuracy(2.0, share) == pytest.approx(norm.cdf(-2) / share)
+    rng = np.random.default_rng(2)
+    member = rng.random(200_000) < 0.5
+    guesses, right = stats.one_run_guesses(rng.normal(1.5 * member, 1), member, 10_000, 10_000)
+    # five deviations of 20,000 guesses
+    assert right / guesses == pytest.approx(stats.gaussian_accuracy(1.5, 0.1), abs=5 * 0.5 / math.sqrt(20_000))
+    for bad in ((-1.0, 0.5), (1.0, 0.0), (1.0, 1.5), (math.nan, 0.5)):
+        with pytest.raises(ValueError, match="mu"):
+            stats.gaussian_accuracy(*bad)
+
+
+def test_a_broken_mechanism_is_flagged_where_power_says_so() -> None:
+    """Claimed mu = 1/2 at significance 10^-4. No noise to speak of is seen in one run whatever canaries do to each
+    other; half the noise, or a fraction sqrt(2) less, takes canaries that don't, counted as runs."""
+    claim, delta = stats.gdp_epsilon(0.5, 1e-5), 1e-5
+    bound = stats.one_run_epsilon_fdp
+    assert stats.one_run_power(1000, 300, stats.gaussian_accuracy(4.0, 0.3), claim, delta, 1e-4, bound) > 0.99
+    assert stats.one_run_power(1000, 300, stats.gaussian_accuracy(1.0, 0.3), claim, delta, 1e-4, bound) < 0.01
+
+    def counted(mu: float, each: int) -> float:
+        return stats.clopper_pearson_power(
+            norm.cdf(mu / 2), norm.cdf(-mu / 2), each, each, claim, delta, 1e-4, "gaussian"
+        )
+
+    assert counted(1.0, 1000) > 0.99
+    assert counted(math.sqrt(0.5), 2000) < 0.9
+    assert counted(0.5, 1000) <= 1e-4
+
+
 def test_clopper_pearson_power_by_enumeration() -> None:
     tpr, fpr, positives, negatives, epsilon, delta = 0.8, 0.05, 30, 40, 0.5, 0.01
     expected = 0.0
@@ -124,6 +158,13 @@ def test_clopper_pearson_power_by_enumeration() -> None:
             if stats.clopper_pearson_epsilon(hits, positives, alarms, negatives, delta) > epsilon:
                 expected += binom.pmf(hits, positives, tpr) * binom.pmf(alarms, negatives, fpr)
     found = stats.clopper_pearson_power(tpr, fpr, positives, negatives, epsilon, delta)
+    assert found == pytest.approx(expected, abs=1e-12)
+    expected = 0.0
+    for hits in range(positives + 1):
+        for alarms in range(negatives + 1):
+            if stats.clopper_pearson_epsilon(hits, positives, alarms, negatives, delta, family="gaussian") > epsilon:
+                expected += binom.pmf(hits, positives, tpr) * binom.pmf(alarms, negatives, fpr)
+    found = stats.clopper_pearson_power(tpr, fpr, positives, negatives, epsilon, delta, family="gaussian")
     assert found == pytest.approx(expected, abs=1e-12)
     assert stats.clopper_pearson_power(1.0, 0.0, 1000, 1000, 8.0, 0.0) == 0
     assert stats.clopper_pearson_power(0.5, 0.5, 0, 0, 0.0, 0.0) == 0

@@ -65,6 +65,12 @@ def runs_exceeded(epsilon: float, delta: float, positives: int, negatives: int, 
     return stats.clopper_pearson_power(tpr, fpr, positives, negatives, epsilon + 1e-7, delta)
 
 
+def gaussian_runs_exceeded(mu: float, cut: float, size: int, delta: float = 1e-5) -> float:
+    """For ``clopper_pearson_epsilon`` of the Gaussian family, a Gaussian mechanism of mu, threshold at ``cut`` mu."""
+    tpr, fpr, epsilon = float(ndtr(mu * (1 - cut))), float(ndtr(-mu * cut)), stats.gdp_epsilon(mu, delta)
+    return stats.clopper_pearson_power(tpr, fpr, size, size, epsilon + 1e-7, delta, family="gaussian")
+
+
 def approximate(m: int, r: int, v: int, delta: float, significance: float) -> float:
     return stats.one_run_epsilon_fdp(m, r, v, delta, significance, family="approximate")
 
@@ -81,6 +87,8 @@ def main() -> None:
     rates, sizes = (0.02, 0.3, 0.7, 0.98), ((5, 5), (30, 30), (200, 50), (500, 500))
     worst = max(runs_exceeded(e, d, p, n, t) for p, n in sizes for e in EPSILONS for d in DELTAS for t in rates)
     print(f"| many runs, Clopper-Pearson | tests on the border of (epsilon, delta)-DP | {worst:.3f} |")
+    worst = max(gaussian_runs_exceeded(mu, cut, n) for mu in MUS for cut in (0.2, 0.5, 0.8) for n in (5, 30, 500))
+    print(f"| many runs, Clopper-Pearson, gaussian | Gaussian mechanism | {worst:.3f} |")
 
 
 if __name__ == "__main__":
