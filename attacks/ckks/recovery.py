@@ -13,16 +13,13 @@ from attacks.ckks.blobs import Ciphertext, Scheme, Words, scheme_of
 from attacks.ckks.field import Field
 from attacks.ckks.frames import FORMS, Lock, Parse, Sum, cuts, sums, uploads
 from attacks.ckks.published import PRECISIONS, RELATIONS, Precision, Relation, Round, rounds
+from attacks.ckks.report import HOW, sentence
 from attacks.ckks.secret import solve
 from attacks.ckks.slots import Float, Integers, Slots
 from bench.channel import Candidate, Knowledge
 from bench.errors import CannotOpen
 from bench.openers.base import Guess, Hints, terms_of
 
-#: how what this attack opened is named in a view
-HOW = "CKKS key from published averages"
-#: a sum that is known to so many units of its coefficients gives all of them (``exact``), if no more
-ENOUGH = 0.2
 _MAX_CONTEXT = 4 * 2**20
 #: sums that are looked at for integers, and taken apart, under one relation
 _GLANCES, _ATTEMPTS = 3, 12
@@ -80,7 +77,8 @@ def opener(knowledge: Knowledge, hints: Hints) -> Iterable[Candidate]:
 def _note(how: str, outlook: dict[Precision, float]) -> Guess:
     """What a view's metadata says: ``values`` are the deviations of ``outlook``, in the order of ``PRECISIONS``."""
     values = np.array([outlook[p] for p in PRECISIONS]) if outlook else np.zeros(0)
-    return Guess(-1, frozenset(), values, how, form="metadata")
+    said = f"{how}; {sentence(outlook)}" if outlook else how
+    return Guess(-1, frozenset(), values, said, form="metadata")
 
 
 def recover(knowledge: Knowledge) -> Found:
@@ -197,7 +195,7 @@ def _from_pool(lock: Lock, pool: list[Known], relation: Relation, scale: float) 
     """The key from the first two ciphertexts that can be taken apart and give one. Raises NotFound."""
     if pool[1].deviation > exact.REACH:
         left = f"{pool[1].deviation:.3g} units of its coefficients"
-        raise NotFound(f"the second best sum is known to {left}, and {ENOUGH:g} would do")
+        raise NotFound(f"the second best known sum is known to {left} only")
     if not any(_looks_whole(lock, known, relation, scale) for known in pool[:_GLANCES]):
         raise NotFound(f"the sums are no {relation} that were averaged as published")
     solved: list[tuple[Ciphertext, Integers]] = []

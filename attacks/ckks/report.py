@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from attacks.ckks.published import PRECISIONS
-from attacks.ckks.recovery import ENOUGH, HOW
+from attacks.ckks.published import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from bench.view import View
+
+#: how what this attack opened is named in a view
+HOW = "CKKS key from published averages"
+#: a sum whose coefficients are known to so many units (a deviation) is about the least that can be taken apart
+ENOUGH = 0.2
 
 
 def outlook(view: View) -> dict[str, str]:
@@ -20,13 +25,14 @@ def outlook(view: View) -> dict[str, str]:
     return {}
 
 
-def sentence(left: dict[str, float]) -> str:
-    """``left``: by precision, the deviation of the second best known sum in units of its coefficients."""
+def sentence(left: Mapping[Precision, float]) -> str:
+    """``left``: by precision of the release, the deviation to which the second best known sum's coefficients are
+    known."""
     known = ", ".join(f"{value:.2g} at {precision}" for precision, value in left.items())
     hidden = [precision for precision, value in left.items() if value > ENOUGH]
-    safe = f"{listed(hidden)} would stop this attack" if hidden else "no precision offered would stop this attack"
-    return f"averages leave of two sums' coefficients {known}, and {ENOUGH:g} is enough; {safe}, which proves nothing"
-
-
-def listed(names: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+    names = " and ".join(filter(None, [", ".join(hidden[:-1]), *hidden[-1:]]))
+    verdict = f"releases at {names} are out of its reach" if hidden else "no precision on offer is out of its reach"
+    return (
+        f"published averages leave open of the sums' integer coefficients {known}, and up to about {ENOUGH:g} is in reach "
+        f"of this attack: {verdict}, which is no proof of safety"
+    )

@@ -14,15 +14,19 @@ import argparse
 import sys
 import tempfile
 import time
+import unittest.mock
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from attacks.ckks import published
 from attacks.ckks.frames import uploads
-from attacks.ckks.published import PRECISIONS
+from attacks.ckks.published import PRECISIONS, Precision, Published, Round
 from attacks.ckks.recovery import NotFound, recover
+from attacks.ckks.slots import Float
 from bench.channel import Knowledge
 from bench.defense import Defense
 from bench.update import Layout
@@ -31,7 +35,8 @@ from defenses import ckks, fedshield
 from tests.attacks.sealed_federation import Sealed, federate
 
 LAYERS, HIDDEN, VALUES, RANK = 30, 576, 192, 8
-#: half of what FACTORS trains in a round moves by; AdamW moves a value by about its learning rate a step
+#: of what averages are rounded to; and of the deviations of what training adds to every value
+GRIDS = (1e-12, 1e-11, 1.5e-11, 2e-11, 3e-11, 1e-10, 1e-9)
 STEPS = (3e-5, 1e-4, 3e-4, 5e-4, 1e-3, 2e-2)
 
 
@@ -92,8 +97,39 @@ def table(title: str, rows: Sequence[tuple[str, Defense, dict[str, Any]]], layer
         print(f"| {label} | {' | '.join(cells)} |", flush=True)
 
 
+@dataclass(frozen=True)
+class Gridded(Published):
+    """Values rounded to multiples of ``step``, which an attacker sees."""
+
+    step: float = 0.0
+
+    def error(self, precision: Precision | None = None) -> Float:
+        return np.full(len(self.values), self.step / 12**0.5)
+
+
+def rounded(layers: int) -> None:
+    """One federation's averages, rounded to multiples of several steps before the attack sees them."""
+    print("\n| averages rounded to multiples of | known to (units) | |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        run = federate(Path(folder) / "run", shield(), layout=layout(layers), step=2e-2)
+        knowledge = server(run)
+        whole = published.rounds(knowledge)
+        for step in GRIDS:
+            after = {r: Gridded(np.rint(w.after.values / step) * step, "float64", step) for r, w in whole.items()}
+            coarse = {r: Round(value, whole[r].before) for r, value in after.items()}
+            with unittest.mock.patch("attacks.ckks.recovery.rounds", return_value=coarse):
+                try:
+                    recover(knowledge)
+                    found = "**key**"
+                except NotFound:
+                    found = "no key"
+            left = 2 * 2.0**40 * step / 12**0.5 / 8192**0.5
+            print(f"| {step:g} | {left:.2g} | {found} |", flush=True)
+
+
 def precisions(layers: int) -> None:
     """The tables."""
+    rounded(layers)
     table("`fedshield`, not pruned", [(f"steps of {s:g}", shield(), {"step": s}) for s in STEPS], layers)
     pruned = [(f"{p:.0%} pruned, steps of 5e-4", shield(p), {"step": 5e-4}) for p in (0.2, 0.5)]
     pruned += [("100% pruned", shield(1.0), {"step": 5e-4})]
