@@ -20,7 +20,9 @@ from bench.spec import Dropout
 from bench.streams import SecretStreams
 from bench.update import Layout, Update
 from defenses import threshold_ckks
+from defenses.channels.threshold_ckks import sampling, scheme
 from defenses.channels.threshold_ckks.channel import ThresholdCKKS
+from defenses.channels.threshold_ckks.parameters import Parameters
 from defenses.channels.threshold_ckks.session import Session, Terms
 from tests.defenses.secagg_play import drawn, names
 from tests.defenses.threshold_play import CHANNEL, RealPlay, real
@@ -143,6 +145,20 @@ def test_nothing_random_serves_twice() -> None:
     other = RealPlay(CHANNEL, updates).run()
     mine, theirs = ({f for m in p.messages if m.round >= 0 for f in m.content if len(f) > 64} for p in (play, other))
     assert not mine & theirs
+
+
+def test_no_flooding_serves_twice(monkeypatch) -> None:
+    """Drawn anew for every group of every share, in every silo, round and run."""
+    drawn: list[bytes] = []
+
+    def flooding(generator: np.random.Generator, p: Parameters, count: int) -> np.ndarray:
+        drawn.append(sampling.flooding(generator, p, count).tobytes())
+        return np.frombuffer(drawn[-1], dtype=np.int64).reshape(count, p.limbs, p.degree).copy()
+
+    monkeypatch.setattr(scheme, "flooding", flooding)
+    for _ in range(2):
+        RealPlay(CHANNEL, real(3, 2, 20_000)).run()
+    assert len(set(drawn)) == len(drawn) == 2 * 2 * 3 * 2
 
 
 def test_a_run_from_a_secret_seed_can_be_repeated() -> None:
