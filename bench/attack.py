@@ -102,6 +102,31 @@ class Answers:
 
 
 @dataclass(frozen=True)
+class Blank:
+    """A record of ``silo`` with a secret of ``kind`` cut out: what stands before and after it, and ``choices`` of which
+    one is the secret, in an order that says nothing. ``filled``: (choices,) the record with each choice in the blank,
+    whole; ``inserted`` the same up to the end of the choice, predicted on the choice's own tokens only."""
+
+    silo: str
+    kind: str
+    before: str
+    after: str
+    choices: tuple[str, ...]
+    inserted: Tokens
+    filled: Tokens
+
+
+@dataclass(frozen=True)
+class Filled:
+    """An answer to blanks. ``readings``: for each victim, by name, the reading under which the game shall measure how
+    probable its secrets are (None: nothing opened). ``scores``: per blank (choices,) higher = likelier."""
+
+    readings: Mapping[str, Reading | None]
+    scores: tuple[NDArray[np.float64], ...]
+    reads: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Shares:
     """What is guessed of each victim's labels: ``shares[i]`` (labels,) of victim i, not negative, sum 1; None where
     nothing could be read of it."""
@@ -210,3 +235,8 @@ class Attack(ABC):
     def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
         """(property) For each victim the shares of ``tools.labels`` among the records that it trained on."""
         raise TypeError(f"{type(self).__name__} plays no property game")
+
+    def fill(self, view: View, blanks: Sequence[Blank], tools: Tools) -> Filled:
+        """(extraction) Which of its choices stands in each blank, and under which reading its probability is measured.
+        """
+        raise TypeError(f"{type(self).__name__} plays no extraction game")

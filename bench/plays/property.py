@@ -45,7 +45,8 @@ def _shares(labels: NDArray[np.int64], count: int) -> NDArray[np.float64]:
     known = labels[labels >= 0]
     if not len(known):
         return np.full(count, 1.0 / count)
-    return np.asarray(np.bincount(known, minlength=count) / len(known), dtype=np.float64)
+    shares: NDArray[np.float64] = np.bincount(known, minlength=count) / len(known)
+    return shares
 
 
 def _checked(guess: NDArray[np.float64], count: int) -> NDArray[np.float64]:
