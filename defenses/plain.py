@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from bench.config import Config as _Config
@@ -11,15 +13,19 @@ api = 1
 
 
 class Config(_Config):
-    """``compress``: whether frames are put under zstd, losslessly; without it this is ``fedavg``. ``level``: zstd's."""
+    """``compress``: whether frames are put under zstd, losslessly; without it this is ``fedavg``. ``level``: zstd's.
+    ``opener``: whether the server applies the sum and sends the result, or sends the sum to the silos, who apply it."""
 
     compress: bool = True
     level: int = Field(3, ge=1, le=19)
+    opener: Literal["server", "silos"] = "server"
 
 
 def build(config: Config) -> Defense:
     if not config.compress:
-        return Defense()
+        from bench.defaults.plain import PlainChannel
+
+        return Defense(channel=PlainChannel(config.opener))
     from defenses.channels.compressed import CompressedChannel
 
-    return Defense(channel=CompressedChannel(config.level))
+    return Defense(channel=CompressedChannel(config.level, config.opener))

@@ -122,8 +122,8 @@ def unit(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 
 class Stacked(_Exact):
-    """A summand is a stack of one slot per silo, of an adapter's layout each. Silo i's holds w_i times (A_i - A; B_i) in
-    its own and 0 in all others, so that the plain sum of the summands is the stack of all factors.
+    """A summand is a stack of one slot per silo, of an adapter's layout each. Silo i's holds w_i times (A_i - A; B_i)
+    in its own and 0 in all others, so that the plain sum of the summands is the stack of all factors.
 
     Whoever opens the sum reads every silo's own factors in it, however well it was protected on its way. As in the
     paper that is everybody: the server sends the stack to all silos, who fold it in themselves (``opener``). Where a

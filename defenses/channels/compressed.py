@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +33,9 @@ class CompressedChannel(SumChannel):
     accepts = frozenset({"real", "grid"})
     bytes_per_value = 3.7
 
-    def __init__(self, level: int = 3) -> None:
-        self.level = level
-        self._plain = PlainChannel()
+    def __init__(self, level: int = 3, opener: Literal["server", "silos"] = "server") -> None:
+        self.level, self.opener = level, opener
+        self._plain = PlainChannel(opener)
 
     def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
         return (compress(frame, self.level) for frame in self._plain.seal(update, keys, secret, round))

@@ -125,4 +125,12 @@ def test_everybody_reads_it() -> None:
 def test_the_named_defense_compresses_or_is_fedavg() -> None:
     assert isinstance(plain.build(plain.Config()).channel, CompressedChannel)
     assert plain.build(plain.Config(level=9)).channel.level == 9
-    assert plain.build(plain.Config(compress=False)) == Defense()
+    clear = plain.build(plain.Config(compress=False))
+    assert type(clear.channel) is PlainChannel
+    assert clear == Defense(channel=clear.channel)
+    for opener in ("server", "silos"):
+        for zstd in (True, False):
+            channel = plain.build(plain.Config(compress=zstd, opener=opener)).channel
+            assert channel is not None
+            assert channel.opener == opener
+            assert ("open" in [stage.name for stage in channel.stages()]) == (opener == "silos")
