@@ -67,11 +67,11 @@ def test_records_that_were_not_trained_on_are_chance(table: Assessor) -> None:
     other = Assessor(replace(table.run, planting=swapped), table.materials, table.memo)
     found = other.assess("extraction", extraction.build(extraction.Config()), "server")
     inferred = next(f for f in found.leakage if f.name == "inferred")
-    # its own intervals would be wide: every secret is right with chance 1/16 (ties are none), 12 records
+    # its own intervals would be wide: every secret is right with chance 1/16 (ties are none), 8 records
     n = inferred.n["trials"]
     assert inferred.value is not None
     assert inferred.value < 1 / CHOICES + 4.9 * np.sqrt(1 / CHOICES * (1 - 1 / CHOICES) / inferred.n["units"])
-    assert n > 30
+    assert n >= 15
     values = {f.name: f.value for f in found.leakage}
     assert values["discoverable"] == 0.0
 
