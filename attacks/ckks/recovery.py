@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -11,7 +11,7 @@ import numpy as np
 from attacks.ckks import exact
 from attacks.ckks.blobs import Ciphertext, Scheme, Words, scheme_of
 from attacks.ckks.field import Field
-from attacks.ckks.frames import FORMS, Lock, Parse, Sum, cuts, sums, uploads
+from attacks.ckks.frames import FORMS, Lock, Sum, cuts, sums, uploads
 from attacks.ckks.published import PRECISIONS, RELATIONS, Precision, Relation, Round, rounds
 from attacks.ckks.report import HOW, sentence
 from attacks.ckks.secret import solve
@@ -88,19 +88,16 @@ def recover(knowledge: Knowledge) -> Found:
         raise NotFound("no average of the summands' layout is published")
     all_sums = [s for s in sums(knowledge) if s.message.round in published]
     failed: list[NotFound] = []
-    for scheme in schemes(knowledge):
-        for cut in cuts(knowledge.public.layout, scheme.slots):
-            fitting = [s for s in all_sums if s.frames == len(cut)]
-            for parse in FORMS:
-                if not fitting or not _parses(parse, fitting[0], scheme, cut):
-                    continue
-                try:
-                    lock = Lock(scheme, parse, cut, Field(scheme.primes[0], scheme.degree), Slots(scheme.degree))
-                    return _recover(lock, fitting, published)
-                except NotFound as error:
-                    failed.append(error)
-                except CannotOpen as error:
-                    failed.append(NotFound(str(error)))
+    for lock in _locks(knowledge):
+        fitting = [total for total in all_sums if lock.fits(total)]
+        if not fitting:
+            continue
+        try:
+            return _recover(lock, fitting, published)
+        except NotFound as error:
+            failed.append(error)
+        except CannotOpen as error:
+            failed.append(NotFound(str(error)))
     if not failed:
         raise NotFound("no sum is made of CKKS ciphertexts whose parameters are known")
     raise min(failed, key=lambda error: min(error.outlook.values(), default=np.inf))
@@ -125,13 +122,16 @@ def schemes(knowledge: Knowledge) -> list[Scheme]:
     return list(found)
 
 
-def _parses(parse: Parse, total: Sum, scheme: Scheme, cut: tuple[slice, ...]) -> bool:
-    """Whether the first frame is a ciphertext, of as many values as it says, if it says so."""
-    try:
-        ciphertext = parse(total.frame(0), scheme)
-    except CannotOpen:
-        return False
-    return ciphertext.count in (None, cut[0].stop - cut[0].start)
+def _locks(knowledge: Knowledge) -> Iterator[Lock]:
+    """Every way in which ciphertexts under the parameters at hand may be cut and written."""
+    for scheme in schemes(knowledge):
+        try:
+            field, slots = Field(scheme.primes[0], scheme.degree), Slots(scheme.degree)
+        except CannotOpen:
+            continue
+        for cut in cuts(knowledge.public.layout, scheme.slots):
+            for parse, marked in FORMS:
+                yield Lock(scheme, parse, marked, cut, field, slots)
 
 
 def _recover(lock: Lock, all_sums: list[Sum], published: dict[int, Round]) -> Found:
@@ -159,7 +159,7 @@ def _scale(lock: Lock, total: Sum) -> float:
     """What a published mean is multiplied by in a sum's plaintext, up to public weights.
 
     A sum that was multiplied by 1/n and rescaled lost a prime q; its scale is then label**2 / q, whatever it says."""
-    ciphertext = lock.parse(total.frame(0), lock.scheme)
+    ciphertext = lock.ciphertext(total, 0)
     if ciphertext.level == lock.scheme.fresh:
         return ciphertext.scale * total.weight
     return ciphertext.scale**2 / lock.scheme.primes[ciphertext.level] * (total.weight / total.count)
@@ -202,7 +202,7 @@ def _from_pool(lock: Lock, pool: list[Known], relation: Relation, scale: float) 
     why = "no sum"
     for known in pool[:_ATTEMPTS]:
         try:
-            new = lock.parse(known.sum.frame(known.index), lock.scheme), _take_apart(lock, known, relation, scale)
+            new = lock.ciphertext(known.sum, known.index), _take_apart(lock, known, relation, scale)
         except CannotOpen as error:
             why = str(error)
             continue

@@ -33,6 +33,6 @@ def sentence(left: Mapping[Precision, float]) -> str:
     names = " and ".join(filter(None, [", ".join(hidden[:-1]), *hidden[-1:]]))
     verdict = f"releases at {names} are out of its reach" if hidden else "no precision on offer is out of its reach"
     return (
-        f"published averages leave open of the sums' integer coefficients {known}, and up to about {ENOUGH:g} is in reach "
-        f"of this attack: {verdict}, which is no proof of safety"
+        f"published averages leave open of the sums' integer coefficients {known}, and up to about {ENOUGH:g} is "
+        f"within this attack's reach: {verdict}, which is no proof of safety"
     )

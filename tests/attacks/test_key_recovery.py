@@ -18,7 +18,7 @@ from bench.openers.base import Hints
 from bench.stats import null_margin
 from bench.tokens import Tokens, TokenStats
 from bench.view import Reading, View
-from defenses import bfv, ckks, fedshield, rlwe, secagg
+from defenses import bfv, ckks, fedshield, rlwe, secagg, selective_ckks
 from tests.attacks.sealed_federation import LAYOUT, Sealed, federate
 from tests.attacks.test_mia import FakeTools, auc, setting
 
@@ -103,6 +103,15 @@ def test_it_says_why_nothing_opened(tmp_path: Path, options: dict[str, Any], why
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 def test_small_parameters_are_weaker_still(tmp_path: Path, precision: str) -> None:
     run = federate(tmp_path / "run", ckks.build(ckks.Config()), precision=precision, rounds=2)
+    check_uploads(run, run.view(tmp_path / "view", OPENER), 1e-4)
+
+
+def test_what_selective_encryption_sealed_opens_too(tmp_path: Path) -> None:
+    """Its first round is sealed whole; later ones mostly in clear."""
+    run = federate(tmp_path / "run", selective_ckks.build(selective_ckks.Config()), precision="float32", rounds=2)
+    without = run.view(tmp_path / "without")
+    assert not without.uploads()
+    assert {r.round for r in without.readings if r.kind == "partial"} == {1}
     check_uploads(run, run.view(tmp_path / "view", OPENER), 1e-4)
 
 
