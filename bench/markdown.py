@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from bench.games.catalog import GAMES
 from bench.parties import HOLDS
 from bench.result import Leakage, Result
 from bench.rows import Row, rows
@@ -36,6 +37,7 @@ COLUMNS = (
     "no view",
     "TPR at 1% FPR",
     "reconstruction",
+    "other games",
     "ε",
     "bytes up / down",
     "train / channel",
@@ -56,6 +58,9 @@ LEGEND = """\
 - **TPR at 1% FPR**: of the same attack; *refused* where the non-members are too few to resolve it.
 - **reconstruction**: the share of a batch's tokens that were named, the share of named tokens that were in it, and
   ROUGE-L of the recovered text.
+- **other games**: *source* (which silo held a record), *participation* (which of two organisations took part),
+  *property* (the silo's label shares), *extraction* (secrets that 100 samples would hold), each beside a guesser that
+  sees no view.
 - **—**: nothing opened. That is what was found, not a proof of security. *n/a*: this adversary has no victim here.
   Blank: not run or not measured.
 - **ε**: towards this adversary, computed from what was logged; ∞ where the defense promises it nothing.
@@ -148,6 +153,7 @@ def _cells(row: Row, stale: Collection[str]) -> list[str]:
         _interval(best.baseline) if best else "",
         _interval(best.figure("tpr@1%")) if best else "",
         _leakage(row, "reconstruction"),
+        _others(row),
         escape(row.epsilon()),
         " / ".join(size(count) for count in transfer) if transfer else "",
         " / ".join(duration(spent) for spent in time) if time else "",
@@ -168,6 +174,19 @@ def _leakage(row: Row, kind: Game) -> str:
     further = ((name, entry.figure(key)) for name, key in (("precision", "token_precision"), ("ROUGE-L", "rouge_l")))
     texts = (f"{name} {proportion(one.value)}" for name, one in further if one is not None and one.value is not None)
     return ", ".join([f"recall {_interval(entry.headline)}", *texts])
+
+
+def _others(row: Row) -> str:
+    """The strongest attack of every further game, beside the figure of a guesser that sees no view."""
+    texts = []
+    for name, game in GAMES.items():
+        entry = row.worst(name) if name not in ("membership", "reconstruction") else None
+        if entry is None:
+            continue
+        blind = entry.baseline
+        beside = f" (no view {proportion(blind.value)})" if blind is not None and blind.value is not None else ""
+        texts.append(f"{name}: {game.label} {_interval(entry.headline)}{beside}")
+    return "; ".join(texts)
 
 
 _GRAVEST_FIRST = ("error", "void", "refused", "nothing-opened", "not-applicable")

@@ -169,7 +169,11 @@ def meaning(chosen: Sequence[Row]) -> str:
         main = f"Against {_all(closed)} nothing opened here: that is what was found, not a proof of security"
     else:
         main = ""
-    sentences = [_capital(text) + "." for text in (main, _rebuilt(chosen), _unlearned(chosen), _failed(chosen)) if text]
+    sentences = [
+        _capital(text) + "."
+        for text in (main, _rebuilt(chosen), *_others(chosen), _unlearned(chosen), _failed(chosen))
+        if text
+    ]
     return " ".join(sentences) or "No figure was measured here."
 
 
@@ -228,6 +232,24 @@ def _rebuilt(chosen: Sequence[Row]) -> str:
     if baseline is not None and baseline.value is not None:
         parts.append(f"a baseline that sees no update recovers {proportion(baseline.value)}")
     return "; ".join(parts)
+
+
+def _others(chosen: Sequence[Row]) -> list[str]:
+    """Of every further game the strongest figure, beside what a guesser without a view reaches."""
+    found = []
+    for name, game in GAMES.items():
+        if name in ("membership", "reconstruction"):
+            continue
+        scored = [(e.strength, row, e) for row in chosen if (e := row.worst(name)) and e.strength is not None]
+        if not scored:
+            continue
+        _, row, entry = max(scored, key=lambda item: item[0] or 0.0)
+        figure, blind = entry.headline, entry.baseline
+        assert figure is not None
+        beside = f" (without a view {proportion(blind.value)})" if blind and blind.value is not None else ""
+        reached = f"{game.label} {with_interval(figure.value, figure.low, figure.high)}{beside}"
+        found.append(f"in the {name} game {WHO.get(row.adversary, row.adversary)} reaches {reached}")
+    return found
 
 
 def _unlearned(chosen: Sequence[Row]) -> str:

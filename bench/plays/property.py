@@ -53,7 +53,8 @@ def _checked(guess: NDArray[np.float64], count: int) -> NDArray[np.float64]:
     shares = np.asarray(guess, dtype=np.float64)
     if shares.shape != (count,) or not (shares >= 0).all() or not np.isclose(shares.sum(), 1.0):
         raise SiloBenchError(f"the attack's shares have shape {shares.shape} or are no shares; {count} labels sum to 1")
-    return shares / shares.sum()
+    total: float = float(shares.sum())
+    return np.asarray(shares / total, dtype=np.float64)
 
 
 def _grades(guess: NDArray[np.float64], truth: NDArray[np.float64]) -> dict[str, float]:
