@@ -51,7 +51,10 @@ class Gradient(Attack):
         """The scores of ``attacks.rounds.slopes``: raw, and with ``-z`` calibrated by the population. A silo of whose
         steps none is known scores 0."""
         population = tools.population.take(range(min(self.config.population, len(tools.population))))
-        found: dict[str, NDArray[np.float64]] = {}
+        made = (*slopes.ALONG, *slopes.SIZES) if self.config.after else (*slopes.ALONG, "small")
+        found: dict[str, NDArray[np.float64]] = {
+            f"{n}{z}": np.zeros(len(candidates.ids)) for n in made for z in ("", "-z")
+        }
         reads: list[str] = []
         for silo, rows in by_silo(candidates).items():
             known = tracks.chosen(tracks.steps(view, silo, tools.model.layout), self.config.steps)
@@ -60,9 +63,7 @@ class Gradient(Attack):
                 continue
             tokens = candidates.tokens.take(rows)
             for name, values in slopes.tell(tools, known, tokens, population, self.config.after).items():
-                found.setdefault(name, np.zeros(len(candidates.ids)))[rows] = values
-        if not found:  # an upload opened, and what it started from is not known
-            found = {f"{name}{z}": np.zeros(len(candidates.ids)) for name in slopes.ALONG for z in ("", "-z")}
+                found[name][rows] = values
         missing = {} if self.config.after else dict.fromkeys(("shrink", "shrink-z"), NO_END)
         return Guesses(found, tracks.listed(reads), missing)
 

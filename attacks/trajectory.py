@@ -42,20 +42,24 @@ class Trajectory(Attack):
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """``drop``, ``slope``, ``area``, ``late``, ``curvature`` of the losses (``attacks.rounds.curves``), and each
-        with ``-z`` as a z-score. A silo of which nothing opened scores 0."""
+        with ``-z`` as a z-score. A silo of which nothing opened scores 0, and so do
+        ``late`` and ``curvature`` of one that shows a single model."""
         population = tools.population.take(range(min(self.config.population, len(tools.population))))
-        found: dict[str, NDArray[np.float64]] = {}
+        followed = {silo: tracks.track(view, silo) for silo in set(candidates.silos)}
+        curved = any(len(models) > 1 for models in (*followed.values(), tracks.global_track(view)))
+        names = [f"{name}{z}" for name in (*curves.SIMPLE, *(curves.LATER if curved else ())) for z in ("", "-z")]
+        found: dict[str, NDArray[np.float64]] = {name: np.zeros(len(candidates.ids)) for name in names}
         reads: list[str] = []
         for silo, rows in by_silo(candidates).items():
-            models = tracks.track(view, silo)
+            models = followed[silo]
             reads += [describe(model) for model in models] or [f"nothing of {silo}"]
             if not models:
                 continue
             tokens = candidates.tokens.take(rows)
             for name, values in curves.told(tools, models, tokens, population).items():
-                found.setdefault(name, np.zeros(len(candidates.ids)))[rows] = values
-        names = [f"{name}{suffix}" for name in curves.LATER for suffix in ("", "-z")]
-        return Guesses(found, tracks.listed(reads), {name: ONE_POINT for name in names if name not in found})
+                found[name][rows] = values
+        later = [f"{name}{z}" for name in curves.LATER for z in ("", "-z")]
+        return Guesses(found, tracks.listed(reads), {} if curved else dict.fromkeys(later, ONE_POINT))
 
 
 def build(config: Config) -> Attack:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MEANT: Mapping[str, tuple[str, ...]] = {
     "likelihood": ("loss-base", "zlib-base", "min-20%-base", "window-mean", "wbc"),
     "trajectory": ("drop", "slope", "area"),
-    "gradient": ("cosine", "projection", "layers", "row-space"),
+    "gradient": ("cosine", "projection", "fall", "layers", "row-space"),
 }
 
 Features = Mapping[str, Floats]

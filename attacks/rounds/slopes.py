@@ -10,6 +10,9 @@ With u = -(after - before) the step as a gradient would have it, and g = g_i(bef
     difference  |U|^2 - |U - g|^2         = 2 <U, g> - |g|^2 with U = u rescaled to the median norm of the population's
                                           gradients, since an optimiser's step has no gradient's length (ibid., the
                                           gradient-difference attack)
+    fall        loss_i(before) - loss_i(after)
+                                          = <g, u> summed along the whole way: the projection, where many local steps
+                                          went so far that the gradient at the start says little of it
     layers      mean over tensors of their cosines: no tensor outweighs the others
     row-space   |P g|^2 / |g|^2           the share of g within the row spaces of the step's tensors, 1 - the squared
                                           relative projection residual (Deng et al. 2026, "Toward efficient membership
@@ -37,7 +40,8 @@ from bench.gradients import Measured, measure
 from bench.tokens import Tokens
 
 #: in the order of the module's text: from steps, and from sizes
-ALONG, SIZES = ("cosine", "projection", "difference", "layers", "row-space"), ("small", "shrink")
+ALONG = ("cosine", "projection", "difference", "fall", "layers", "row-space")
+SIZES = ("small", "shrink")
 
 
 def measured(tools: Tools, steps: Sequence[Step], tokens: Tokens) -> Measured:
@@ -47,7 +51,7 @@ def measured(tools: Tools, steps: Sequence[Step], tokens: Tokens) -> Measured:
     return measure(tools.record_gradients(at, tokens), layout, [-step.update(layout) for step in steps])
 
 
-def figures(found: Measured, direction: int, scale: float) -> Mapping[str, Floats]:
+def figures(found: Measured, direction: int, scale: float, fall: Floats) -> Mapping[str, Floats]:
     """ALONG -> (n,), from direction number ``direction``. ``scale``: the length of U."""
     length = float(np.sqrt(found.lengths[direction].sum()))
     onto = found.projections[:, direction] / length if length > 0 else np.zeros(len(found.squares))
@@ -55,6 +59,7 @@ def figures(found: Measured, direction: int, scale: float) -> Mapping[str, Float
         "cosine": found.cosines[:, direction],
         "projection": onto,
         "difference": 2 * scale * onto - np.square(found.norms),
+        "fall": fall,
         "layers": _layers(found, direction),
         "row-space": found.explained[:, direction],
     }
@@ -66,6 +71,13 @@ def _layers(found: Measured, direction: int) -> Floats:
     counts = np.maximum((scale > 0).sum(1), 1)
     mean: Floats = cosines.sum(1) / counts
     return mean
+
+
+def fall(tools: Tools, step: Step, tokens: Tokens) -> Floats:
+    """(n,) how much the step lowered each record's loss, in nats per token."""
+    start, end = (tools.token_stats(model, tokens).losses() for model in (step.start, step.end))
+    lower: Floats = start - end
+    return lower
 
 
 def small(found: Measured) -> Floats:
@@ -80,8 +92,8 @@ def tell(
     """NAME and NAME-z -> (n,): of ALONG, means over at least one step; of SIZES, from the first step's start and where
     the last one led. z-scores are against the population's same figure.
 
-    A gradient pass over ``tokens`` and ``population`` for each step, and ``after`` one more; without it there is no
-    ``shrink``, and ``small`` is of the last step's start. All who ask at the same adapter share a pass.
+    A gradient pass over ``tokens`` and ``population`` for each step's start, and ``after`` one more; without it there
+    is no ``shrink``, and ``small`` is of the last step's start. All who ask at the same adapter share a pass.
     """
     hard, other_hard = (tools.token_stats(None, part).losses() for part in (tokens, population))
     raws: list[Mapping[str, Floats]] = []
@@ -91,7 +103,8 @@ def tell(
         mine, theirs = (measured(tools, [step], part) for part in (tokens, population))
         norms = theirs.norms if len(population) else mine.norms
         scale = float(np.median(norms)) if len(norms) else 0.0
-        raw, other = (figures(part, 0, scale) for part in (mine, theirs))
+        falls = (fall(tools, step, part) for part in (tokens, population))
+        raw, other = (figures(part, 0, scale, down) for part, down in zip((mine, theirs), falls, strict=True))
         raws.append(raw)
         zs.append({name: z_scores(raw[name], other[name], hard, other_hard) for name in ALONG})
         sizes.append((small(mine), small(theirs)))
@@ -101,7 +114,7 @@ def tell(
         at, layout = steps[-1].reached(), tools.model.layout
         mine, theirs = (measure(tools.record_gradients(at, part), layout, []) for part in (tokens, population))
         sizes.append((small(mine), small(theirs)))
-        fall = [end - start for start, end in zip(sizes[0], sizes[-1], strict=True)]
-        found |= {"shrink": fall[0], "shrink-z": z_scores(fall[0], fall[1], hard, other_hard)}
+        lost, other_lost = (end - start for start, end in zip(sizes[0], sizes[-1], strict=True))
+        found |= {"shrink": lost, "shrink-z": z_scores(lost, other_lost, hard, other_hard)}
     last, reference = sizes[-1]
     return found | {"small": last, "small-z": z_scores(last, reference, hard, other_hard)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -23,7 +24,8 @@ class Step:
     """A known change of the adapter: from ``before()`` to ``after()``, flat and read when asked for.
 
     ``silo``: whose own training it was; None for a change of the global adapter. ``reached()``: the global adapter that
-    came of it; where that is not known, ``after()``.
+    came of it; where that is not known, ``after()``. ``start``, ``end``: the same ends as models to take losses under,
+    None for the base model.
     """
 
     round: int
@@ -31,6 +33,8 @@ class Step:
     before: Callable[[], Array]
     after: Callable[[], Array]
     reached: Callable[[], Array]
+    start: Reading | None
+    end: Reading
     reads: str
 
     def update(self, layout: Layout) -> NDArray[np.float64]:
@@ -67,9 +71,10 @@ def own_step(view: View, reading: Reading) -> Step | None:
     if not reading.handle or reading.before_path is None:
         return None
     (silo,) = reading.silos
-    after = _load(reading)
-    reached = next((_load(r) for r in view.adapters() if r.round == reading.round), after)
-    return Step(reading.round, silo, lambda: _known(reading.before), after, reached, describe(reading))
+    adapters = {r.round: r for r in view.adapters()}
+    after, start = _load(reading), adapters.get(reading.round - 1)
+    reached = _load(adapters[reading.round]) if reading.round in adapters else after
+    return Step(reading.round, silo, lambda: _known(reading.before), after, reached, start, reading, describe(reading))
 
 
 def global_steps(view: View, layout: Layout) -> tuple[Step, ...]:
@@ -78,18 +83,17 @@ def global_steps(view: View, layout: Layout) -> tuple[Step, ...]:
     Where a single adapter is all that is known, it is compared with itself before training as far as that can be told:
     the same A, and a B of zeros, under which the model is the base model.
     """
-    adapters = sorted(view.adapters(), key=lambda r: r.round)
-    ends: list[Callable[[], Array]] = [_load(r) for r in adapters]
-    if not ends:
+    known = sorted(view.adapters(), key=lambda r: r.round)
+    if not known:
         return ()
+    first, after = known[0], _load(known[0])
+    pairs = [(_load(a), a, b) for a, b in pairwise(known)]
+    starts: list[tuple[Callable[[], Array], Reading | None, Reading]] = list(pairs)
     if view.initial_path is not None:
-        ends.insert(0, lambda: _known(view.initial))
-        adapters = [adapters[0], *adapters]
-    if len(ends) == 1:
-        last = ends[0]
-        return (Step(adapters[0].round, None, lambda: untrained(layout, last()), last, last, describe(adapters[0])),)
-    pairs = zip(ends, ends[1:], adapters[1:], strict=False)
-    return tuple(Step(r.round, None, before, after, after, describe(r)) for before, after, r in pairs)
+        starts.insert(0, (lambda: _known(view.initial), None, first))
+    elif not pairs:
+        starts.append((lambda: untrained(layout, after()), None, first))
+    return tuple(Step(r.round, None, at, _load(r), _load(r), start, r, describe(r)) for at, start, r in starts)
 
 
 def untrained(layout: Layout, adapter: Array) -> Array:

@@ -69,6 +69,11 @@ def test_steps_and_tracks_of_each_adversary(world: World) -> None:
     starts = [world.initial, *world.globals]
     for round, step in enumerate(tracks.steps(server, "silo-2", LAYOUT)):
         assert (step.round, step.silo) == (round, "silo-2")
+        assert (None if step.start is None else step.start.round, step.end.kind) == (
+            round - 1 if round else None,
+            "upload",
+        )
+        assert np.array_equal(step.reached(), starts[round + 1])
         assert np.array_equal(step.before(), starts[round])
         assert np.array_equal(step.after(), world.own_models["silo-2", round])
         np.testing.assert_allclose(step.update(LAYOUT), step.after().astype(float) - step.before())
@@ -95,12 +100,13 @@ def test_which_steps_are_chosen(world: World) -> None:
 def test_gradient_figures_by_their_formulas() -> None:
     rng = np.random.default_rng(0)
     g, u = rng.normal(size=(3, LAYOUT.size)), rng.normal(size=LAYOUT.size)
-    found = slopes.figures(measure(g, LAYOUT, [u]), 0, scale=2.5)
+    found = slopes.figures(measure(g, LAYOUT, [u]), 0, 2.5, np.arange(3.0))
     length = np.linalg.norm(u)
     big = 2.5 * u / length
     for i in range(3):
         norm = np.linalg.norm(g[i])
         assert found["cosine"][i] == pytest.approx(g[i] @ u / norm / length)
+        assert found["fall"][i] == i
         assert found["projection"][i] == pytest.approx(g[i] @ u / length)
         assert found["difference"][i] == pytest.approx(big @ big - (big - g[i]) @ (big - g[i]))
         parts = zip(LAYOUT.tensors(g[i]), LAYOUT.tensors(u), strict=True)
@@ -114,8 +120,8 @@ def test_tensors_without_a_gradient_or_a_step_do_not_dilute_the_layers() -> None
     zeros = np.zeros((1, 1, 3))
     dots = np.array([[[2.0, 0.0, 0.0]]])
     found = Measured(dots, np.array([[4.0, 0.0, 9.0]]), zeros, np.array([[1.0, 1.0, 0.0]]))
-    assert slopes.figures(found, 0, 1.0)["layers"] == pytest.approx([1.0])
-    none = slopes.figures(Measured(0 * dots, np.zeros((1, 3)), zeros, np.zeros((1, 3))), 0, 1.0)
+    assert slopes.figures(found, 0, 1.0, np.zeros(1))["layers"] == pytest.approx([1.0])
+    none = slopes.figures(Measured(0 * dots, np.zeros((1, 3)), zeros, np.zeros((1, 3))), 0, 1.0, np.zeros(1))
     assert all(np.isfinite(values).all() for values in none.values())
 
 

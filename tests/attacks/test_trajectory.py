@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +70,17 @@ def test_passes_are_one_per_model_and_record(tmp_path: Path) -> None:
     ATTACK.infer(view, asked, world)
     assert len({handle for handle, _ in world.asked}) == 4, "base and three global adapters"
     assert np.unique([n for _, n in world.asked]).tolist() == [48, 60]
+
+
+def test_silos_that_took_part_in_one_round_only_get_the_same_scores(tmp_path: Path) -> None:
+    """All coalitions of an adversary must give the same scores, whoever was away."""
+    world = World(tmp_path)
+    view = world.view("server")
+    kept = tuple(r for r in view.readings if r.kind != "upload" or "silo-0" not in r.silos or r.round == 1)
+    asked, _ = world.candidates(view)
+    scores = ATTACK.infer(replace(view, readings=kept), asked, world).scores
+    once = np.array(asked.silos) == "silo-0"
+    assert set(scores) == NAMES
+    assert (scores["late"][once] == 0).all()
+    assert (scores["late"][~once] != 0).all()
+    assert (scores["drop"] != 0).all()
