@@ -121,6 +121,28 @@ def tune(parser: Parser) -> None:
     _json(parser, "one trial per line")
 
 
+def matrix(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--defense", metavar="NAMES", default="all", help="comma list; all: every one that is installed (default)")
+    add("--attack", metavar="NAMES", help="comma list; all: every one that needs no further run (default)")
+    add("--task", metavar="NAME", help="the task (default: the preset's)")
+    add("--adversary", metavar="NAMES", help="comma list of adversaries (default: the preset's)")
+    add("--preset", metavar="NAME", help="how large a run is (see 'bench list presets')")
+    add("--seeds", metavar="SEEDS", help="comma list of seeds and ranges")
+    add("--folder", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: ./leaderboards")
+    add("--minutes", type=float, metavar="N", help="begin no further training after so many minutes")
+    add("--refresh", action="store_true", help="run the table's cells again too")
+    add("--drop-runs", action="store_true", help="remove each run from the store when its cells are in the table")
+    add("--check", action="store_true", help="fail where a committed table is not what its cells give; run nothing")
+    _sets(parser, "model.*, pool.*, federation.* or PLUGIN.*")
+    _plugins(parser)
+    _store(parser)
+    add("--model", metavar="NAME", help="short for --set model.name=")
+    add("--quiet", action="store_true", help="no progress")
+    _json(parser, "what was added")
+    parser.set_defaults(dtype=None, secret_seed=None, shadow=0)
+
+
 def listing(parser: Parser) -> None:
     parser.add_argument(
         "what",
@@ -179,6 +201,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "run": ("run", "train under defenses, attack, and print what each adversary learned", run),
     "attack": ("attack", "attack a stored run or a transcript directory again", attack),
     "tune": ("tune", "try settings of defenses, judged on validation records", tune),
+    "matrix": ("matrix", "run attacks against defenses where a cell is missing, and make the table", matrix),
     "list": ("listing", "list plug-ins, adversaries and presets", listing),
     "show": ("show", "show a plug-in's documentation and options, or a preset", show),
     "check": ("check", "check that a plug-in keeps its interface's rules", check),

@@ -33,7 +33,7 @@ RECORDED = (*LIBRARIES, "scipy", "scikit-learn", "safetensors", "evaluate", "bit
 #: what in ``bench`` asks for a run or shows one, and can't change its figures: the request itself is in the identity
 BESIDE = frozenset(
     {"__main__", "arguments", "cli", "commands", "conformance", "doctor", "forecast", "grid", "leaderboard"}
-    | {"isolation", "markdown", "presets", "report", "rows", "tables", "verify"}
+    | {"isolation", "markdown", "matrix", "presets", "report", "rows", "tables", "verify"}
 )
 #: what comes after a training, and so can't change one; a run of its own takes its variant's module besides
 AFTER_TRAINING = BESIDE | frozenset(

@@ -163,11 +163,11 @@ class Runner:
     def stored(self, cell: Cell, seed: int) -> Result | None:
         """The stored result, if what produced it is what is installed now and it is no error."""
         result = self.store.result(cell.result_id(seed))
-        if result is None or result.status == "error" or result.fingerprint != self._fingerprint(cell):
+        if result is None or result.status == "error" or result.fingerprint != self.fingerprint(cell):
             return None
         return result
 
-    def _fingerprint(self, cell: Cell) -> str:
+    def fingerprint(self, cell: Cell) -> str:
         named = [("task", cell.run.task.name), *(("defense", d.name) for d in cell.run.defense)]
         return self._fingerprint_of([*named, ("attack", cell.attack.name)])
 
@@ -327,7 +327,7 @@ class Runner:
             cell=cell.cell_id,
             run=run.run_id,
             result=cell.result_id(run.seed),
-            fingerprint=self._fingerprint(cell),
+            fingerprint=self.fingerprint(cell),
             seed=run.seed,
             status=found.status,
             task=cell.run.task.name,
@@ -344,6 +344,7 @@ class Runner:
             simulated=(*simulated, *run.parts.simulated),
             adaptive=attack.adaptive,
             active=self._variant(run.spec).active,
+            audit=found.audit,
             scores_sha256=self.store.save_scores(found.sheet, found.details) if found.sheet is not None else None,
             note=found.note,
             spec=spec,

@@ -1,0 +1,227 @@
+"""Attacks against defenses, for every adversary: one short line per cell, and the table made from the lines.
+
+leaderboards/matrix/<task>-<preset>.jsonl   one cell a line, sorted by result id
+leaderboards/matrix/<task>-<preset>.md      made from it; equal cells give equal bytes
+
+A cell keeps a result's headline with interval and baseline, where it came from and the SHA-256 of its scores, and no
+more: thousands of full results with scores would not fit into a repository. Whoever doubts one runs it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from bench.config import Config, canonical_json
+from bench.errors import UsageError
+from bench.files import read_text, write_text
+from bench.games.catalog import GAMES
+from bench.result import Result
+from bench.tables import BASELINE, COUNTED, DASH, HEADLINE, ability, escape, figure, preset, proportion, run_spec
+
+FOLDER = "matrix"
+HEADER = "<!-- Made by 'bench matrix' from the cells beside it. Edits are lost. -->"
+_WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
+
+
+class Entry(Config):
+    """One cell of one seed. ``value`` None where nothing was measured: ``status`` says why. ``settings``: canonical
+    JSON of the training's spec without the defense's name; ``options``: the attack's configuration."""
+
+    result: str
+    run: str
+    task: str
+    preset: str
+    defense: str
+    settings: str
+    attack: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    adversary: str
+    seed: int = Field(ge=0)
+    game: str
+    status: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    baseline: float | None = None
+    seconds: float | None = None
+    fingerprint: str
+    commit: str | None = None
+    scores_sha256: str | None = None
+
+
+def entry(result: Result, known: Mapping[str, str]) -> Entry:
+    """The short line of a result. ``known``: the game that each attack plays."""
+    game = known.get(result.attack, "membership")
+    headline, beside = figure(result, HEADLINE[game]), figure(result, BASELINE[game])
+    spec = run_spec(result)
+    return Entry(
+        result=result.result,
+        run=result.run,
+        task=result.task,
+        preset=preset(result),
+        defense=result.defense,
+        settings=_settings(spec),
+        attack=result.attack,
+        options=dict(result.spec.get("attack", {}).get("config", {})),
+        adversary=result.adversary,
+        seed=result.seed,
+        game=game,
+        status=result.status,
+        value=headline.value if headline else None,
+        low=headline.low if headline else None,
+        high=headline.high if headline else None,
+        baseline=beside.value if beside else None,
+        seconds=result.cost.get("attack_s"),
+        fingerprint=result.fingerprint,
+        commit=result.provenance.get("commit"),
+        scores_sha256=result.scores_sha256,
+    )
+
+
+def _settings(spec: Mapping[str, Any]) -> str:
+    """What tells trainings of one defense apart, short: the digest-like canonical text of its options, and lr."""
+    local = spec.get("federation", {}).get("local", {})
+    parts = {d.get("name", ""): d.get("config", {}) for d in spec.get("defense", []) if isinstance(d, dict)}
+    return canonical_json({"lr": local.get("lr"), "options": parts, "shadow": spec.get("shadow", 0)})
+
+
+def path(folder: Path, task: str, name: str) -> Path:
+    """The file of one task and preset."""
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{task}-{name}")
+    return folder / FOLDER / f"{safe}.jsonl"
+
+
+def load(file: Path) -> dict[str, Entry]:
+    """Cells by result id; none where there is no file. Raises UsageError naming the line that is malformed."""
+    text = read_text(file)
+    found: dict[str, Entry] = {}
+    for number, line in enumerate((text or "").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            one = Entry.model_validate(json.loads(line))
+        except (ValueError, ValidationError, RecursionError) as error:
+            raise UsageError(f"{file} line {number} is no cell of a matrix ({type(error).__name__}).") from None
+        found[one.result] = one
+    return found
+
+
+def save(file: Path, entries: Mapping[str, Entry]) -> None:
+    """Write the cells, and the Markdown beside them."""
+    text = "".join(f"{canonical_json(entries[key])}\n" for key in sorted(entries))
+    if read_text(file) != text:
+        write_text(file, text)
+    page = render(list(entries.values()))
+    if read_text(file.with_suffix(".md")) != page:
+        write_text(file.with_suffix(".md"), page)
+
+
+def add(folder: Path, results: Iterable[Result], known: Mapping[str, str]) -> dict[Path, int]:
+    """Put the cells of ``results`` into their files; how many cells each now has. ``known``: the game of each attack,
+    which a result without figures does not tell."""
+    found = list(results)
+    by_file: dict[Path, list[Entry]] = {}
+    for result in found:
+        one = entry(result, known)
+        by_file.setdefault(path(folder, one.task, one.preset), []).append(one)
+    counts = {}
+    for file, entries in by_file.items():
+        kept = load(file) | {one.result: one for one in entries}
+        save(file, kept)
+        counts[file] = len(kept)
+    return counts
+
+
+def render(entries: Sequence[Entry]) -> str:
+    """The Markdown of the cells of one task and preset: per adversary a table of defenses by attacks."""
+    if not entries:
+        return f"{HEADER}\n\nNo cells yet.\n"
+    first = entries[0]
+    parts = [HEADER, f"# Attacks against defenses: {escape(first.task)}, {escape(first.preset)}", _LEGEND]
+    for adversary in sorted({e.adversary for e in entries}, key=ability):
+        parts += [f"## {escape(adversary)}", _table([e for e in entries if e.adversary == adversary])]
+    return "\n\n".join(parts) + "\n"
+
+
+_LEGEND = """\
+Each cell: the attack's headline (membership: AUC of its strongest score by cross-fitting; reconstruction: token recall;
+source, participation: accuracy; property: similarity; extraction: share of secrets that 100 samples would hold), with
+its 95% interval over records for one seed, over runs for several; *blind* is what a guesser without a view reaches,
+mean over the column. —: nothing opened. n/a: no victim. The number of seeds stands behind a defense."""
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    from tabulate import tabulate
+
+    columns = sorted({_column(e, entries) for e in entries}, key=lambda c: (list(GAMES).index(c[0]), c[1]))
+    rows: dict[tuple[str, str], list[Entry]] = {}
+    for one in entries:
+        rows.setdefault((one.defense, one.settings), []).append(one)
+    names = _names(list(rows))
+    body = []
+    for key in sorted(rows, key=lambda k: names[k]):
+        mine = rows[key]
+        seeds = len({e.seed for e in mine})
+        cells = [_cell([e for e in mine if _column(e, entries) == column]) for column in columns]
+        body.append([f"{escape(names[key])} ({seeds})", *cells])
+    blind = [_blind([e for e in entries if _column(e, entries) == column]) for column in columns]
+    heads = ["defense", *(escape(column[1]) for column in columns)]
+    return str(tabulate([*body, ["*blind*", *blind]], heads, tablefmt="pipe", disable_numparse=True))
+
+
+def _column(one: Entry, entries: Sequence[Entry]) -> tuple[str, str]:
+    """(game, heading): the attack's name, with those of its options in which the table's cells differ."""
+    others = [e.options for e in entries if e.attack == one.attack]
+    differing = sorted(k for k in one.options if any(o.get(k) != one.options[k] for o in others))
+    return one.game, " ".join([one.attack, *(f"{k}={one.options[k]}" for k in differing)])
+
+
+def _names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """A defense's name; where the table has it with several settings, what tells them apart."""
+    found = {}
+    for name, settings in keys:
+        same = [json.loads(s) for n, s in keys if n == name]
+        mine = json.loads(settings)
+        told = [f"{k}={mine[k]}" for k in ("lr", "shadow") if len({canonical_json(s.get(k)) for s in same}) > 1]
+        options = [s.get("options") for s in same]
+        if any(o != mine.get("options") for o in options):
+            told += [
+                f"{k}={v}"
+                for part, values in mine.get("options", {}).items()
+                for k, v in values.items()
+                if any((o or {}).get(part, {}).get(k) != v for o in options)
+            ]
+        found[name, settings] = name + (f" ({', '.join(told)})" if told else "")
+    return found
+
+
+def _cell(entries: Sequence[Entry]) -> str:
+    known = [e for e in entries if e.status in COUNTED and e.value is not None]
+    if not entries:
+        return ""
+    if not known:
+        statuses = sorted({e.status for e in entries})
+        return ", ".join(_WORDS.get(status, status) for status in statuses)
+    if len(known) == 1:
+        one = known[0]
+        return _interval(one.value, one.low, one.high)
+    from bench.stats import Interval, combine
+
+    mean = combine([Interval(e.value, e.low, e.high) for e in known], minimum=0.0, maximum=1.0)
+    return _interval(mean.value, mean.low, mean.high)
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "refused"
+    return proportion(value) + ("" if low is None or high is None else f" [{proportion(low)}, {proportion(high)}]")
+
+
+def _blind(entries: Sequence[Entry]) -> str:
+    known = [e.baseline for e in entries if e.baseline is not None]
+    return proportion(sum(known) / len(known)) if known else ""
