@@ -14,7 +14,7 @@ from bench.attack import Attack, Candidates, Own, Shadow
 from bench.games.planting import Planting, Queries, queries
 from bench.lender import LentTools, Memo
 from bench.materials import Materials
-from bench.result import Leakage, Status
+from bench.result import Claim, Leakage, Status
 from bench.training import TrainedRun
 from bench.update import Array
 from bench.view import View
@@ -24,6 +24,7 @@ from bench.view import View
 class Assessment:
     """What one attack found for one adversary. ``sheet``: the canonical scores behind the figures, or None.
     ``details``: what lies behind the scores, records' texts among it, for whoever runs this and nobody else; or None.
+    ``audit``: what an audit proved, for the result's field of that name; None for all else.
     """
 
     status: Status
@@ -33,6 +34,7 @@ class Assessment:
     note: str = ""
     details: str | None = None
     cost: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,9 @@ class Table(Protocol):
     @property
     def released(self) -> dict[str, Array]:
         """Released adapters by handle."""
+
+    def claim(self, adversary: str) -> Claim | None:
+        """What the defense promises to that adversary's victims."""
 
 
 Play = Callable[[Table, str, Attack, str, Sequence[Seat]], Assessment]
