@@ -18,7 +18,6 @@ from pydantic import Field
 from attacks import contrast
 from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
-from bench.errors import SiloBenchError
 
 if TYPE_CHECKING:
     from bench.tokens import Tokens
@@ -50,7 +49,7 @@ class Difference(Attack):
         self.population = config.population
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
-        """Scores for every candidate. Raises SiloBenchError where only XORs of plaintexts opened, or differences and no
+        """Scores for every candidate; none, and why, where only XORs of plaintexts opened, or differences and no
         adapter."""
         population = tools.population.take(np.arange(min(self.population, len(tools.population))))
         answer = _Answer(candidates)
@@ -61,10 +60,7 @@ class Difference(Attack):
         if differences or (signed and not models):
             _from_updates(answer, view, differences or signed, population, tools)
         if not answer.scores:
-            raise SiloBenchError(
-                "nothing that opened can be held against a record: "
-                + answer.missing.get("projection", "XORs of plaintexts, on which no gradient projects")
-            )
+            answer.missing.setdefault("projection", "XORs of plaintexts, on which no gradient projects")
         return Guesses(answer.scores, tuple(dict.fromkeys(answer.reads)), answer.missing)
 
 

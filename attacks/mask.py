@@ -19,7 +19,6 @@ from attacks import supports
 from attacks.supports import Support
 from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
-from bench.errors import SiloBenchError
 from bench.update import Array
 
 if TYPE_CHECKING:
@@ -35,10 +34,9 @@ _LENGTHS = "the lengths of "
 
 class Config(BaseConfig):
     """``population``: the most records of the population that scores are calibrated by; each costs one gradient per
-    message's start. ``share``: of a dense update's coordinates that stand in for a support."""
+    message's start."""
 
     population: int = Field(48, ge=0, le=10_000)
-    share: float = Field(0.1, gt=0, lt=1)
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,7 @@ class Mask(Attack):
         self.config = config
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
-        """Scores for every candidate. Raises SiloBenchError where messages show neither a support nor lengths."""
+        """Scores for every candidate; none, and why, where messages show neither a support nor lengths."""
         population = tools.population.take(np.arange(min(self.config.population, len(tools.population))))
         work = _Work(candidates, population, tools, view.public.layout.offsets)
         size = _nominal_size(view)
@@ -78,21 +76,14 @@ class Mask(Attack):
         if lengths := _lengths(view):
             work.score_sizes(lengths, _starts(view))
         if not work.scores:
-            raise SiloBenchError("what opened shows neither which coordinates were sent nor lengths to compare")
+            work.missing["jaccard"] = "what opened shows neither which coordinates were sent nor lengths to compare"
         return Guesses(work.scores, tuple(dict.fromkeys(work.reads)), work.missing)
 
     def _messages(self, view: View, silo: str) -> Iterator[_Message]:
-        """The supports that concern ``silo``; if there is none, the largest coordinates of its first upload."""
+        """The supports that concern ``silo``."""
         bounds = view.public.layout.offsets
-        read = [*_uploads(view, silo, bounds), *_partials(view, silo, bounds)]
-        yield from read
-        dense = [r for r in view.uploads(silo) if _start(r, view) is not None]
-        if not read and dense:
-            moved = _moved(dense[0])
-            support = supports.largest(moved, self.config.share, bounds)
-            if not support.empty:
-                what = f"largest {self.config.share:.0%} of the dense upload"
-                yield _Message(dense[0].round, dense[0].silos, support, _start(dense[0], view), what)
+        yield from _uploads(view, silo, bounds)
+        yield from _partials(view, silo, bounds)
 
 
 def _nominal_size(view: View) -> int:
@@ -110,13 +101,6 @@ def _start(reading: Reading, view: View) -> Array | None:
     """The adapter that the reading's round started from."""
     before = reading.before
     return view.initial if before is None and reading.round == 0 else before
-
-
-def _moved(reading: Reading) -> NDArray[np.floating]:
-    """By how much the silo moved the adapter, up to its weight."""
-    adapter, before = reading.adapter, reading.before
-    values: NDArray[np.floating] = reading.values if adapter is None or before is None else adapter - before
-    return values
 
 
 def _uploads(view: View, silo: str, bounds: Sequence[int]) -> Iterator[_Message]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench import games
-from bench.attack import Attack
+from bench.attack import Attack, Guesses
 from bench.errors import SiloBenchError
 from bench.games import membership
 from bench.games.noview import baseline
@@ -18,27 +18,29 @@ from bench.plays.table import Assessment, Seat, Table, ask, candidates, members_
 
 
 def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
-    """Every coalition's victims' candidates, joined in one sheet."""
+    """Every coalition's victims' candidates, joined in one sheet. A score that some coalition does not give is missing;
+    where a view shows nothing that tells members apart, an attack gives none and says why."""
     ids: list[str] = []
-    scores: dict[str, list[NDArray[np.float64]]] = {}
+    given: list[Mapping[str, NDArray[np.float64]]] = []
     reads: dict[str, None] = {}
     missing: dict[str, str] = {}
     for seat in seats:
         asked = ask(table, seat)
         lent = tools(table, name, adversary, seat, asked.candidates)
         guesses = attack.infer(seat.view, candidates(table, asked), lent)
-        _check_guesses(guesses.scores, len(asked.candidates))
-        if scores and set(scores) != set(guesses.scores):
-            raise SiloBenchError(f"{name} gives different scores for different coalitions of {adversary}")
+        _check_guesses(guesses, len(asked.candidates))
         ids += asked.candidates
-        for key, values in guesses.scores.items():
-            scores.setdefault(key, []).append(np.asarray(values, dtype=np.float64))
+        given.append(guesses.scores)
         reads.update(dict.fromkeys(guesses.reads))
         missing.update(guesses.missing)
-    joined = {key: np.concatenate(parts) for key, parts in scores.items()}
+    common = [key for key in given[0] if all(key in one for one in given)]
+    missing |= {key: "not every coalition has it" for one in given for key in one if key not in common}
+    if not common:
+        return Assessment("nothing-opened", tuple(reads), note=_without(missing))
+    joined = {key: np.concatenate([np.asarray(one[key], dtype=np.float64) for one in given]) for key in common}
     sheet = _sheet(table, ids, joined)
     scored = games.leakage(sheet)
-    note = "; ".join([scored.note, *(f"no {key}: {why}" for key, why in missing.items())]).strip("; ")
+    note = "; ".join(part for part in (scored.note, _without(missing)) if part)
     return Assessment("void" if scored.void else "ok", tuple(reads), scored.leakage, sheet.to_json(), note)
 
 
@@ -65,9 +67,13 @@ def _no_view(
     return {key: values[back] for key, values in made.items()}
 
 
-def _check_guesses(scores: Mapping[str, NDArray[np.float64]], n: int) -> None:
-    if not scores:
-        raise SiloBenchError("the attack returned no score")
-    for key, values in scores.items():
+def _without(missing: Mapping[str, str]) -> str:
+    return "; ".join(f"no {key}: {why}" for key, why in missing.items())
+
+
+def _check_guesses(guesses: Guesses, n: int) -> None:
+    if not guesses.scores and not guesses.missing:
+        raise SiloBenchError("the attack returned no score and does not say why")
+    for key, values in guesses.scores.items():
         if np.shape(values) != (n,):
             raise SiloBenchError(f"score '{key}' has shape {np.shape(values)}, expected one number for each of {n}")
