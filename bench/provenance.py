@@ -37,7 +37,19 @@ BESIDE = frozenset(
 )
 #: what comes after a training, and so can't change one; a run of its own takes its variant's module besides
 AFTER_TRAINING = BESIDE | frozenset(
-    {"adversaries", "assess", "attack", "estimate", "games", "gradients", "lender", "logged", "openers", "plays"}
+    {
+        "adversaries",
+        "assess",
+        "attack",
+        "behaviour",
+        "estimate",
+        "games",
+        "gradients",
+        "lender",
+        "logged",
+        "openers",
+        "plays",
+    }
     | {"progress", "provenance", "result", "run", "spec", "store", "tuning", "variants", "view", "views"}
 )
 #: of those, the modules that a training does take

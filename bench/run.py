@@ -185,10 +185,11 @@ class Runner:
             return []
         from bench import variants
 
-        own = Path(variants.__file__).parent / f"{spec.variant.name}.py"
+        folder = Path(variants.__file__).parent
+        own = [folder / f"{spec.variant.name}.py", folder.parent / "behaviour.py"]
         deviating = spec.variant.config.get("attack")
         path = self.plugins.find("attack", deviating["name"]).path if isinstance(deviating, dict) else None
-        return [own] if path is None else [own, path]
+        return own if path is None else [*own, path]
 
     def _compute(self, job: Job, cells: Sequence[Cell], refresh: bool) -> Iterator[Result]:
         run, materials = self._train(job, refresh)

@@ -210,3 +210,25 @@ def test_the_commit_is_that_of_a_checkout_of_ours_only(tmp_path: Path) -> None:
     inside = tmp_path / "venv" / "site-packages"
     inside.mkdir(parents=True)
     assert provenance._checkout(inside) == (None, None)
+
+
+def test_a_training_s_fingerprint_outlives_changes_of_what_comes_after(tmp_path: Path) -> None:
+    root = tmp_path / "bench"
+    tree(
+        root,
+        {"model.py": "", "attack.py": "", "plays/source.py": "", "games/membership.py": "", "games/planting.py": ""},
+    )
+    before, whole = fingerprint([], root, training=True), fingerprint([], root)
+    for name in ("attack.py", "plays/source.py", "games/membership.py"):
+        (root / name).write_text("x = 1\n")
+    assert fingerprint([], root, training=True) == before
+    assert fingerprint([], root) != whole
+    for name in ("model.py", "games/planting.py"):
+        (root / name).write_text("x = 2\n")
+        assert fingerprint([], root, training=True) != before
+        before = fingerprint([], root, training=True)
+
+
+def test_every_module_that_a_training_is_said_not_to_need_is_there() -> None:
+    known = {p.relative_to(ROOT).parts[0].removesuffix(".py") for p in ROOT.rglob("*.py")}
+    assert provenance.AFTER_TRAINING <= known
