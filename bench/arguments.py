@@ -178,6 +178,16 @@ def verify(parser: Parser) -> None:
     _json(parser, "the outcome")
 
 
+def compare(parser: Parser) -> None:
+    add = parser.add_argument
+    add("first", metavar="DEFENSE", help="the defense that the other's AUC is taken from")
+    add("second", metavar="DEFENSE", help="the other defense")
+    add("--preset", metavar="NAME", help="only results of this preset")
+    add("--folder", type=Path, metavar="DIR", help="committed results (leaderboards) instead of the store's")
+    _store(parser)
+    _json(parser, "one comparison per line")
+
+
 def leaderboard(parser: Parser) -> None:
     add = parser.add_argument
     add("--folder", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: ./leaderboards")
@@ -206,6 +216,7 @@ COMMANDS: dict[str, tuple[str, str, Callable[[Parser], None]]] = {
     "show": ("show", "show a plug-in's documentation and options, or a preset", show),
     "check": ("check", "check that a plug-in keeps its interface's rules", check),
     "verify": ("verify", "recompute the leakage of results from their stored scores", verify),
+    "compare": ("compare", "compare two defenses on the same candidates, paired", compare),
     "leaderboard": ("leaderboard", "make the leaderboard's Markdown from leaderboards/results/*.jsonl", leaderboard),
     "doctor": ("doctor", "check this installation, its cache and its store", doctor),
 }

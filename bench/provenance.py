@@ -32,7 +32,7 @@ LIBRARIES = ("torch", "transformers", "peft", "tenseal", "opacus", "numpy", "dp-
 RECORDED = (*LIBRARIES, "scipy", "scikit-learn", "safetensors", "evaluate", "bitsandbytes")
 #: what in ``bench`` asks for a run or shows one, and can't change its figures: the request itself is in the identity
 BESIDE = frozenset(
-    {"__main__", "arguments", "cli", "commands", "conformance", "doctor", "forecast", "grid", "leaderboard"}
+    {"__main__", "arguments", "cli", "commands", "compare", "conformance", "doctor", "forecast", "grid", "leaderboard"}
     | {"isolation", "markdown", "matrix", "presets", "report", "rows", "tables", "verify"}
 )
 #: what comes after a training, and so can't change one; a run of its own takes its variant's module besides

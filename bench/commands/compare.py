@@ -1,0 +1,40 @@
+"""``bench compare``: two defenses on the same candidates."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+
+from bench.compare import compare, lines
+from bench.files import read_text
+from bench.leaderboard import load
+from bench.result import Result
+from bench.store import Store
+
+HEADS = ("adversary", "attack", "seed", "records", "AUC difference", "95% interval", "p", "seen from", "note")
+
+
+def main(args: Namespace) -> int:
+    store = Store(args.store)
+    results = list(load(args.folder)) if args.folder is not None else list(store.results())
+
+    def read(result: Result) -> str | None:
+        name = result.scores_sha256 or ""
+        if args.folder is None:
+            return store.scores(name)
+        return read_text(args.folder / "scores" / store.scores_path(name).name)
+
+    found = compare(results, read, args.first, args.second, args.preset)
+    if args.json:
+        for row in found:
+            print(json.dumps(row.to_json()))
+        return 0
+    from tabulate import tabulate
+
+    print(f"{args.first} less {args.second}, on the same candidates under the same planting")
+    print(tabulate(lines(found), headers=HEADS, disable_numparse=True))
+    print(
+        "\nOne seed compares two models on these records; 'seen from' is the smallest difference that they could have "
+        "shown (80% power). Five seeds or more speak of the defenses."
+    )
+    return 0
