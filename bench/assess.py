@@ -89,8 +89,9 @@ class Assessor:
             cost["shadows"] = attack.shadows
         return replace(found, note=note, cost=found.cost | cost)
 
-    def claim(self, adversary: str) -> Claim | None:
-        """The worst claim over the adversary's coalitions; None without anybody to attack."""
+    def claim(self, adversary: str, delta: float | None = None) -> Claim | None:
+        """The worst claim over the adversary's coalitions; None without anybody to attack. ``delta``: None for the
+        claim's own."""
         run = self.run
         silos = run.transcript.public.silos
         absent = set(silos) - {s for names in run.transcript.public.participants for s in names}
@@ -101,6 +102,7 @@ class Assessor:
                 a.coalition,
                 a.victims,
                 run.nominal_sizes,
+                delta,
                 simulated=run.spec.secret_seed is not None,
                 absent=absent,
                 exposure=self._exposure(adversary, number, a.coalition),

@@ -219,11 +219,16 @@ def _companions(store: Store, result: Result, folder: Path) -> dict[Path, str]:
 
 
 def planting_of(result: Result) -> str | None:
-    """The id of the planting behind a result, or None where its spec is not one of this silobench."""
+    """The id of the planting behind a result, or None where its spec is not one of this silobench. A run of its own
+    draws another secret, and says which."""
     try:
-        return RunSpec.model_validate(run_spec(result)).planting_id(result.seed)
+        spec = RunSpec.model_validate(run_spec(result))
     except ValidationError:
         return None
+    if spec.variant is None:
+        return spec.planting_id(result.seed)
+    named = result.provenance.get("planting")
+    return named if isinstance(named, str) and re.fullmatch(r"[0-9a-f]{8,64}", named) else None
 
 
 def _write_lines(path: Path, lines: Mapping[str, Result]) -> None:

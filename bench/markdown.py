@@ -7,13 +7,16 @@ from collections.abc import Collection, Mapping, Sequence
 from bench.games.catalog import GAMES
 from bench.parties import HOLDS
 from bench.result import Leakage, Result
-from bench.rows import Row, rows
+from bench.rows import Entry, Row, rows
 from bench.tables import (
     DASH,
     Game,
     counts,
     duration,
+    epsilon,
     escape,
+    figure,
+    is_audit,
     preset,
     proportion,
     run_spec,
@@ -24,6 +27,13 @@ from bench.tables import (
 
 #: the first line of every file that is made here
 HEADER = "<!-- Made by 'bench leaderboard' from results/*.jsonl. Edits are lost. -->"
+AUDITS = """\
+## Audits
+
+Runs of their own, in which planted canaries were trained on by a fair coin each. Their leakage is of canaries, and no
+figure above is taken from them. **proven ε ≥** holds with 95% confidence whatever the mechanism is; **at most** is what
+it would have been with every guess right; **if Gaussian** is a bound for mechanisms that are Gaussian, and proves
+nothing of others; **estimated** rests on scores being normal, and is no bound."""
 #: a preset whose rows show that the code runs, not what a defense is worth
 TESTS_ONLY = "smoke"
 WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
@@ -63,7 +73,9 @@ LEGEND = """\
   sees no view.
 - **—**: nothing opened. That is what was found, not a proof of security. *n/a*: this adversary has no victim here.
   Blank: not run or not measured.
-- **ε**: towards this adversary, computed from what was logged; ∞ where the defense promises it nothing.
+- **ε**: towards this adversary, computed from what was logged; ∞ where the defense promises it nothing. *audit ≥ a of
+  at most b*: an audit of the same training with canaries proves that no smaller ε than a holds, with 95% confidence,
+  and could not have shown more than b.
 - **bytes** per silo and round, from the messages; **train / channel**: seconds of a whole run, all silos and rounds.
 - *tests only*: a size that shows that the code runs, and nothing else. *simulated*: a part that was not really done.
   *stale*: code or libraries changed since; stale is not false. *uncommitted code*: made by code that no commit holds.
@@ -73,14 +85,65 @@ LEGEND = """\
 def page(task: str, results: Sequence[Result], stale: Collection[str]) -> str:
     """The Markdown of one task. ``stale``: ids of results to mark so."""
     parts = [HEADER, f"# {escape(task)}", _settings(results)]
-    table_rows = rows(results)
+    audits = [result for result in results if is_audit(result)]
+    table_rows = rows((result for result in results if not is_audit(result)), audits)
     for adversary in dict.fromkeys(row.adversary for row in table_rows):
         chosen = [row for row in table_rows if row.adversary == adversary]
         holds = f": {HOLDS[adversary]}" if adversary in HOLDS else ""
         parts += [f"## {escape(adversary)}{holds}", _table(COLUMNS, [_cells(row, stale) for row in chosen])]
         remarks = _remarks(chosen)
         parts += [remarks] if remarks else []
+    parts += _audits(audits, stale)
     return "\n\n".join([*parts, LEGEND])
+
+
+AUDIT_COLUMNS = (
+    "adversary",
+    "defense",
+    "preset",
+    "canaries",
+    "ε claimed",
+    "proven ε ≥",
+    "at most",
+    "if Gaussian ε ≥",
+    "estimated ε",
+    "AUC of canaries",
+    "seed",
+    "status",
+)
+
+
+def _audits(audits: Sequence[Result], stale: Collection[str]) -> list[str]:
+    """The table of runs with canaries: a line for every result, as bounds have no mean."""
+    found = rows(audits)
+    if not found:
+        return []
+    lines = [_audit_cells(row, result, stale) for row in found for result in row.results]
+    remarks = _remarks(found)
+    return [AUDITS, _table(AUDIT_COLUMNS, lines), *([remarks] if remarks else [])]
+
+
+def _audit_cells(row: Row, result: Result, stale: Collection[str]) -> list[str]:
+    said = result.audit or {}
+    unit = str(said.get("unit", ""))
+    settings = f" ({', '.join(row.settings)})" if row.settings else ""
+    count = str(said["canaries"]) if isinstance(said.get("canaries"), int) else ""
+    alone = Row(row.adversary, row.defense, row.preset, row.settings, (Entry(result.attack, "audit", (result,)),))
+    return [
+        escape(result.adversary),
+        escape(result.defense + settings),
+        escape(_preset_text(row.preset)),
+        escape(count + (f", {unit}" if unit not in ("", "record") else "")),
+        escape(epsilon([result.claim])) + ("" if said.get("compared") is not False else ", not compared"),
+        *(_number(figure(result, name)) for name in ("epsilon", "epsilon_limit", "epsilon_gdp", "epsilon_gaussian")),
+        _interval(figure(result, "canary_auc")),
+        str(result.seed),
+        "; ".join([_status(alone), *(escape(mark) for mark in alone.marks(stale) if mark != "audit")]),
+    ]
+
+
+def _number(one: Leakage | None) -> str:
+    return "" if one is None or one.value is None else f"{one.value:.3g}"
 
 
 def index(tasks: Mapping[str, tuple[str, Sequence[Result]]]) -> str:

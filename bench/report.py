@@ -15,6 +15,7 @@ from bench.tables import (
     ability,
     counts,
     duration,
+    is_audit,
     number,
     one_line,
     proportion,
@@ -22,6 +23,7 @@ from bench.tables import (
     utility_text,
     with_interval,
 )
+from bench.tables import figure as figure_of
 
 #: an adversary as the subject of a sentence
 WHO = {
@@ -32,7 +34,7 @@ WHO = {
     "server+silo": "the server together with one silo",
     "all-but-one": "the server together with every silo but the victim",
 }
-_ASCII = str.maketrans({"—": "-", "∞": "infinite", "ε": "epsilon", "δ": "delta", "…": "..."})
+_ASCII = str.maketrans({"—": "-", "∞": "infinite", "ε": "epsilon", "δ": "delta", "≥": ">=", "…": "..."})
 _PLAIN_WIDTH = 132
 
 
@@ -59,8 +61,11 @@ def _groups(results: Sequence[Result]) -> list[tuple[str, list[Row]]]:
     """Rows by task and training spec, with a title each."""
     found: dict[str, list[Row]] = {}
     for task in sorted({result.task for result in results}):
-        for row in rows(result for result in results if result.task == task):
+        of_task = [result for result in results if result.task == task]
+        audits = [result for result in of_task if is_audit(result)]
+        for row in [*rows((r for r in of_task if not is_audit(r)), audits), *rows(audits)]:
             settings = f", {', '.join(row.settings)}" if row.settings else ""
+            settings += ", with canaries" if is_audit(row.results[0]) else ""
             seeds = ", ".join(map(str, row.seeds()))
             title = f"{row.defense} on {task} ({row.preset}{settings}), seed{'s' if ',' in seeds else ''} {seeds}"
             found.setdefault(title, []).append(row)
@@ -69,7 +74,7 @@ def _groups(results: Sequence[Result]) -> list[tuple[str, list[Row]]]:
 
 def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> str:
     title, chosen = group
-    lines = [one_line(title, 400), _table(chosen, terminal, width), *_utility(chosen), *_cost(chosen)]
+    lines = [one_line(title, 400), _table(chosen, terminal, width), *_utility(chosen), *_cost(chosen), *_power(chosen)]
     lines += [f"{word}: {text}" for word, text in _remarks(chosen)]
     return "\n".join([*lines, "", meaning(chosen)])
 
@@ -114,6 +119,25 @@ def _utility(chosen: Sequence[Row]) -> list[str]:
     texts = "; ".join(utility_text(one) for one in row.utility())
     learned = " - the model did not learn" if _learned(chosen) is False else ""
     return [f"utility: {texts}{learned}"] if texts else []
+
+
+def _power(chosen: Sequence[Row]) -> list[str]:
+    """What the smallest membership rows could have shown, so that nobody reads a small sample as safety."""
+    from bench.stats import least_auc
+
+    found = []
+    for row in chosen:
+        entry = row.worst("membership")
+        n = entry.headline.n if entry is not None and entry.headline is not None else {}
+        if "members" in n and "nonmembers" in n:
+            found.append((n["members"], n["nonmembers"]))
+    if not found:
+        return []
+    members, others = min(found)
+    least = least_auc(members, others)
+    if least is None:
+        return [f"power: with {members}/{others} records no AUC could be told from guessing"]
+    return [f"power: with {members}/{others} records an AUC under {least:.2f} is hardly told from guessing (80%)"]
 
 
 def _learned(chosen: Iterable[Row]) -> bool | None:
@@ -171,7 +195,7 @@ def meaning(chosen: Sequence[Row]) -> str:
         main = ""
     sentences = [
         _capital(text) + "."
-        for text in (main, _rebuilt(chosen), *_others(chosen), _unlearned(chosen), _failed(chosen))
+        for text in (main, _rebuilt(chosen), *_others(chosen), _audited(chosen), _unlearned(chosen), _failed(chosen))
         if text
     ]
     return " ".join(sentences) or "No figure was measured here."
@@ -238,7 +262,7 @@ def _others(chosen: Sequence[Row]) -> list[str]:
     """Of every further game the strongest figure, beside what a guesser without a view reaches."""
     found = []
     for name, game in GAMES.items():
-        if name in ("membership", "reconstruction"):
+        if name in ("membership", "reconstruction", "audit"):
             continue
         scored = [(e.strength, row, e) for row in chosen if (e := row.worst(name)) and e.strength is not None]
         if not scored:
@@ -250,6 +274,29 @@ def _others(chosen: Sequence[Row]) -> list[str]:
         reached = f"{game.label} {with_interval(figure.value, figure.low, figure.high)}{beside}"
         found.append(f"in the {name} game {WHO.get(row.adversary, row.adversary)} reaches {reached}")
     return found
+
+
+def _audited(chosen: Sequence[Row]) -> str:
+    """The largest proven bound, beside the claim and what could have been shown."""
+    found = [(f.value, row, result) for row in chosen for result in row.results if (f := figure_of(result, "epsilon"))]
+    known = [(value, row, result) for value, row, result in found if value is not None and is_audit(result)]
+    if not known:
+        return ""
+    value, row, result = max(known, key=lambda item: item[0])
+    said, limit = result.audit or {}, figure_of(result, "epsilon_limit")
+    most = f" (every guess right would have shown {limit.value:.2g})" if limit and limit.value is not None else ""
+    who = WHO.get(row.adversary, row.adversary)
+    if value == 0:
+        proof = f"the audit proves nothing of what {who} learns{most}, which is no proof of privacy"
+    else:
+        unit = one_line(str(said.get("unit", "record")))
+        proof = f"the audit proves, at 95%, that a {unit}'s epsilon towards {who} is at least {value:.2g}{most}"
+    claim = result.claim.epsilon if result.claim is not None else None
+    if claim is None:
+        return f"{proof}; nothing finite is claimed"
+    if said.get("compared") is not True:
+        return f"{proof}; that is not comparable with the claim"
+    return f"{proof}; {claim:.3g} is claimed" + (", which is refuted at that confidence" if value > claim else "")
 
 
 def _unlearned(chosen: Sequence[Row]) -> str:

@@ -16,6 +16,7 @@ from bench.tables import (
     HEADLINE,
     Game,
     ability,
+    audit_text,
     epsilon,
     figure,
     game,
@@ -71,13 +72,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Row:
-    """All results of one training spec at one adversary. ``settings`` tell it from rows of the same name."""
+    """All results of one training spec at one adversary. ``settings`` tell it from rows of the same name. ``audits``:
+    results of the same training with canaries planted in it."""
 
     adversary: str
     defense: str
     preset: str
     settings: tuple[str, ...]
     entries: tuple[Entry, ...]
+    audits: tuple[Result, ...] = ()
 
     @property
     def results(self) -> tuple[Result, ...]:
@@ -110,11 +113,12 @@ class Row:
         return merged
 
     def epsilon(self) -> str:
-        """Blank where nothing was computed because every result is an error or does not apply."""
+        """What is claimed, and what audits of the same training prove. Blank where nothing was computed because every
+        result is an error or does not apply."""
         claims = [result.claim for result in self.results if result.claim is not None]
-        if claims:
-            return epsilon(claims)
-        return "" if all(r.status in ("error", "not-applicable") for r in self.results) else epsilon([None])
+        if not claims and all(r.status in ("error", "not-applicable") for r in self.results):
+            return ""
+        return "; ".join(text for text in (epsilon(claims or [None]), audit_text(self.audits)) if text)
 
     def traffic(self) -> tuple[float, float] | None:
         """Mean bytes (up, down) per silo and round."""
@@ -141,8 +145,11 @@ class Row:
         return marks
 
 
-def rows(results: Iterable[Result]) -> list[Row]:
-    """Rows of one task in a fixed order, whatever the order of ``results``: adversary, preset, defense, settings."""
+def rows(results: Iterable[Result], audits: Iterable[Result] = ()) -> list[Row]:
+    """Rows of one task in a fixed order, whatever the order of ``results``: adversary, preset, defense, settings.
+
+    ``audits``: results of runs with canaries; each is shown by the row of its adversary and training, if there is one.
+    """
     ordered = sorted(results, key=lambda r: (r.adversary, preset(r), r.defense, r.attack, r.seed, r.result))
     known = games(ordered)
     settings = _settings(ordered)
@@ -152,7 +159,14 @@ def rows(results: Iterable[Result]) -> list[Row]:
         key = (result.adversary, preset(result), result.defense, settings[result.result], digest(run_spec(result)))
         grouped.setdefault(key, []).append(result)
     keys = sorted(grouped, key=lambda key: (ability(key[0]), *key[1:]))
-    return [Row(key[0], key[2], key[1], key[3], _entries(grouped[key], known)) for key in keys]
+    audited: dict[tuple[str, str], list[Result]] = {}
+    for audit in sorted(audits, key=lambda r: r.result):
+        plain = {name: value for name, value in run_spec(audit).items() if name != "variant"}
+        audited.setdefault((audit.adversary, digest(plain)), []).append(audit)
+    return [
+        Row(key[0], key[2], key[1], key[3], _entries(grouped[key], known), tuple(audited.get((key[0], key[4]), ())))
+        for key in keys
+    ]
 
 
 def _entries(results: Sequence[Result], known: Mapping[str, Game]) -> tuple[Entry, ...]:
@@ -202,27 +216,33 @@ def _mean_pair(pairs: Sequence[tuple[float, float] | None]) -> tuple[float, floa
 
 
 def over_runs(figures: Sequence[Leakage]) -> Leakage:
-    """Mean of one figure over runs, with its 95% interval over runs (``bench.stats.combine``) within its range:
-    [-1, 1] for an advantage, else [0, 1].
+    """Mean of one figure over runs, with its 95% interval over runs (``bench.stats.combine``, which takes the runs' own
+    limits in) within its range: [-1, 1] for an advantage, else [0, 1]. It speaks of further runs like these.
 
-    It speaks of further runs like these; the intervals over records that the runs carry are not used.
+    Bounds on epsilon have no mean: the largest stands for all, and says of how many.
     """
-    from bench.stats import combine
+    from bench.stats import Interval, combine
 
-    least = -1.0 if figures[0].name.startswith("advantage") else 0.0
-    found = combine([one.value for one in figures if one.value is not None], minimum=least, maximum=1.0)
     n = {key: count for key, count in figures[0].n.items() if all(one.n.get(key) == count for one in figures)}
-    known = {"value": found.value, "low": found.low, "high": found.high, "over": "runs"}
-    return Leakage(name=figures[0].name, **known, n={**n, "runs": len(figures)})
+    n["runs"] = len(figures)
+    if figures[0].name.startswith("epsilon"):
+        largest = max(figures, key=lambda one: -math.inf if one.value is None else one.value)
+        note = f"the largest of {len(figures)} runs, each by itself"
+        return largest.model_copy(update={"n": n, "over": "runs", "note": note})
+    least = -1.0 if figures[0].name.startswith("advantage") else 0.0
+    known = [Interval(one.value, one.low, one.high) for one in figures if one.value is not None]
+    found = combine(known, minimum=least, maximum=1.0)
+    ends = {"value": found.value, "low": found.low, "high": found.high}
+    return Leakage(name=figures[0].name, **ends, n=n, over="runs")
 
 
 def _utility_over_runs(figures: Sequence[Utility]) -> Utility:
-    from bench.stats import combine
+    from bench.stats import Interval, combine
 
     # a figure whose runs' own intervals all lie in [0, 1] is a share, and so is its mean
     share = all(0 <= x <= 1 for one in figures for x in (one.base, one.value, one.low, one.high) if x is not None)
     least, most = (0.0, 1.0) if share and figures[0].better == "higher" else (-math.inf, math.inf)
-    found = combine([one.value for one in figures], minimum=least, maximum=most)
+    found = combine([Interval(one.value, one.low, one.high) for one in figures], minimum=least, maximum=most)
     base = sum(one.base for one in figures) / len(figures)
     known = {"value": found.value, "low": found.low, "high": found.high, "base": base}
     return figures[0].model_copy(update={**known, "curve": ()})

@@ -137,6 +137,30 @@ def run_spec(result: Result) -> dict[str, Any]:
     return inner if isinstance(inner, dict) else result.spec
 
 
+def is_audit(result: Result) -> bool:
+    """True for a run of its own in which canaries were planted: what leaks is of canaries, and nobody uses its
+    model."""
+    variant = run_spec(result).get("variant")
+    return isinstance(variant, Mapping) and variant.get("name") == "audit"
+
+
+def audit_text(results: Sequence[Result]) -> str:
+    """What audits of one training prove of a single record's epsilon, and what they could have: ``audit ≥ 0.31 of at
+    most 3.1``, the largest of several. Empty where none says anything of a single record under the row's claim."""
+    known = []
+    for result in results:
+        said = result.audit if result.status in COUNTED else None
+        bound, limit = (_real((said or {}).get(key)) for key in ("epsilon", "limit"))
+        claimed = result.claim is not None and result.claim.epsilon is not None
+        if said is not None and bound is not None and limit is not None and said.get("unit") == "record":
+            known += [(bound, limit)] if said.get("compared") is True or not claimed else []
+    if not known:
+        return ""
+    bound, limit = max(known)
+    several = f", the largest of {len(known)}" if len(known) > 1 else ""
+    return f"audit ≥ {bound:.2g} of at most {limit:.2g}{several}"
+
+
 def ability(adversary: str) -> tuple[int, str]:
     """A sort key: adversaries from the least able to the most, unknown ones last by name."""
     known = adversary in ADVERSARIES

@@ -2,6 +2,9 @@
 
 Trusted are the scores (whose SHA-256 the result names; a reconstruction's are grades) and the harness's own statistics;
 nothing is trained, no model is loaded, and no record's text is read.
+
+An audit's scores are also held against the claim: where a proven bound exceeds it, it is refuted. Over all audits
+that are verified together that happens to a true claim with a chance of at most ``FAMILY``. Estimates refute nothing.
 """
 
 from __future__ import annotations
@@ -10,18 +13,24 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import UsageError
 from bench.files import read_text
+from bench.games.catalog import GAMES
 from bench.leaderboard import load, read_lines
 from bench.result import Leakage, Result
 from bench.store import Store, sha256
-from bench.tables import one_line
+from bench.tables import figure, one_line
+
+if TYPE_CHECKING:
+    from bench.games.sheet import Sheet
 
 #: largest difference between a stated figure and the recomputed one
 TOLERANCE = 1e-9
-Outcome = Literal["verified", "differs", "missing", "nothing-to-verify"]
+#: chance that any of the audits verified together refutes a claim that is true
+FAMILY = 1e-4
+Outcome = Literal["verified", "refuted", "differs", "missing", "nothing-to-verify"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """False where a figure differs, or where it could not be recomputed."""
+        """False where a figure differs, or could not be recomputed, or where an audit refutes the claim."""
         return self.outcome in ("verified", "nothing-to-verify")
 
     def to_json(self) -> dict[str, Any]:
@@ -48,11 +57,12 @@ class Verdict:
         }
 
 
-def verify(result: Result, scores: str | None) -> Verdict:
+def verify(result: Result, scores: str | None, audits: int = 1) -> Verdict:
     """Recompute ``result``'s leakage from the text of its scores file (None: there is none to be found).
 
     Every figure's value, ends of the interval and counts must agree, values within ``TOLERANCE``; no figure may be
-    missing or invented; a result is void exactly where its scores say so.
+    missing or invented; a result is void exactly where its scores say so. An audit must not refute the claim, at
+    ``FAMILY`` over the number of ``audits`` that are verified together (``bench.games.audit.refutes``).
     """
     if result.scores_sha256 is None:
         if result.leakage:
@@ -64,17 +74,65 @@ def verify(result: Result, scores: str | None) -> Verdict:
     if found != result.scores_sha256:
         return Verdict(result, "differs", (f"its scores were altered: their SHA-256 is {found}",))
     try:
-        problems = _compare(result, scores)
+        sheet = _sheet(scores)
+        problems = _compare(result, sheet)
+        refuted = _refuted(result, sheet, FAMILY / max(audits, 1))
     except UsageError as error:
-        problems = [f"its scores can't be read: {error}"]
-    return Verdict(result, "differs" if problems else "verified", tuple(problems))
+        return Verdict(result, "differs", (f"its scores can't be read: {error}",))
+    if problems:
+        return Verdict(result, "differs", (*problems, *refuted))
+    return Verdict(result, "refuted" if refuted else "verified", tuple(refuted))
 
 
-def _compare(result: Result, scores: str) -> list[str]:
-    from bench.games import leakage
+def _sheet(scores: str) -> Sheet:
     from bench.games.sheet import load as load_sheet
 
-    scored = leakage(load_sheet(scores))
+    return load_sheet(scores)
+
+
+def _refuted(result: Result, sheet: Sheet, significance: float) -> list[str]:
+    """By how canaries were guessed, never by an estimate. The claim is held at its own delta and at the smaller one for
+    which the audit recorded it, each at half the ``significance``."""
+    from bench.games.audit import AuditSheet, comparable, refutes
+
+    claim = result.claim
+    if not isinstance(sheet, AuditSheet) or claim is None or comparable(sheet.repeat, claim):
+        return []
+    found = []
+    for epsilon, delta in _claims(result):
+        if refutes(sheet, epsilon, delta, significance / 2):
+            found.append(
+                f"the audit proves that epsilon exceeds {epsilon:.4g} at delta {delta:.3g} (significance "
+                f"{significance / 2:.2g}): what is claimed does not hold"
+            )
+    return found
+
+
+def _claims(result: Result) -> list[tuple[float, float]]:
+    """(epsilon, delta) of the claim, and as the audit recorded it at another delta; from a file of anybody."""
+    claim, said = result.claim, (result.audit or {}).get("claims")
+    if claim is None or claim.epsilon is None or claim.delta is None:
+        return []
+    own = (claim.epsilon, claim.delta)
+    further = []
+    for pair in said if isinstance(said, list) else ():
+        numbers = pair if isinstance(pair, list) and len(pair) == 2 else ()
+        if len(numbers) == 2 and all(isinstance(x, int | float) and not isinstance(x, bool) for x in numbers):
+            further.append((float(numbers[0]), float(numbers[1])))
+    pairs = [own, *[pair for pair in further if pair != own][:1]]
+    return [(epsilon, delta) for epsilon, delta in pairs if 0 <= delta < 1]  # a delta of 1 promises nothing
+
+
+def is_claimed_audit(result: Result) -> bool:
+    """Whether a result may refute its claim, and so counts among those that are verified together."""
+    claimed = result.claim is not None and result.claim.epsilon is not None
+    return claimed and figure(result, GAMES["audit"].headline) is not None
+
+
+def _compare(result: Result, sheet: Sheet) -> list[str]:
+    from bench.games import leakage
+
+    scored = leakage(sheet)
     problems = _figures(result.leakage, scored.leakage)
     if scored.void != (result.status == "void"):
         said, is_void = result.status, "void" if scored.void else "not void"
@@ -106,21 +164,50 @@ def _close(one: float | None, other: float | None) -> bool:
     return math.isclose(one, other, rel_tol=0.0, abs_tol=TOLERANCE)
 
 
-def verify_store(store: Store, result_ids: Iterable[str] = ()) -> list[Verdict]:
-    """Verify stored results: those named, or all. Raises UsageError on an id that the store does not have."""
+@dataclass(frozen=True)
+class Source:
+    """A result, and how its scores are found (None where they are not)."""
+
+    result: Result
+    read: Callable[[Result], str | None]
+
+
+def verify_all(sources: Sequence[Source]) -> list[Verdict]:
+    """Verify results together: as many audits as there are among them share ``FAMILY``."""
+    audits = sum(is_claimed_audit(one.result) for one in sources)
+    return [verify(one.result, one.read(one.result), audits) for one in sources]
+
+
+def of_store(store: Store, result_ids: Iterable[str] = ()) -> list[Source]:
+    """Stored results: those named, or all. Raises UsageError on an id that the store does not have."""
     wanted = [_stored(store, result_id) for result_id in result_ids] or list(store.results())
-    return [verify(result, _reader(store.root)(result)) for result in wanted]
+    return [Source(result, _reader(store.root)) for result in wanted]
+
+
+def of_file(path: Path) -> list[Source]:
+    """A jsonl file of results. Scores are looked for in ``scores/`` beside its folder, then beside itself."""
+    read = _reader(path.parent.parent, path.parent)
+    return [Source(result, read) for _, result in read_lines(path)]
+
+
+def of_leaderboards(folder: Path) -> list[Source]:
+    """Everything below a ``leaderboards`` folder."""
+    return [Source(result, _reader(folder)) for result in load(folder)]
+
+
+def verify_store(store: Store, result_ids: Iterable[str] = ()) -> list[Verdict]:
+    """Verify ``of_store``."""
+    return verify_all(of_store(store, result_ids))
 
 
 def verify_file(path: Path) -> list[Verdict]:
-    """Verify a jsonl file of results. Scores are looked for in ``scores/`` beside its folder, then beside itself."""
-    read = _reader(path.parent.parent, path.parent)
-    return [verify(result, read(result)) for _, result in read_lines(path)]
+    """Verify ``of_file``."""
+    return verify_all(of_file(path))
 
 
 def verify_leaderboards(folder: Path) -> list[Verdict]:
-    """Verify everything below a ``leaderboards`` folder."""
-    return [verify(result, _reader(folder)(result)) for result in load(folder)]
+    """Verify ``of_leaderboards``."""
+    return verify_all(of_leaderboards(folder))
 
 
 def exit_code(verdicts: Iterable[Verdict]) -> int:

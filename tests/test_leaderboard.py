@@ -179,7 +179,9 @@ def test_rounding_never_makes_certainty(value: float, shown: str) -> None:
 def test_several_seeds_give_a_mean_with_an_interval_over_runs() -> None:
     values = [0.80, 0.84, 0.91]
     results = [
-        result(seed=i, leakage=(auc(v, 0.1, 0.99),), utility=(Utility(name="perplexity", value=20 + i, base=30),))
+        result(
+            seed=i, leakage=(auc(v, v - 0.01, v + 0.01),), utility=(Utility(name="perplexity", value=20 + i, base=30),)
+        )
         for i, v in enumerate(values)
     ]
     (row,) = outsider(*results)
@@ -189,6 +191,13 @@ def test_several_seeds_give_a_mean_with_an_interval_over_runs() -> None:
     low, high = stats.t.interval(0.95, 2, loc=21, scale=stats.sem([20, 21, 22]))
     assert row["utility (base model)"] == f"perplexity 21.00 [{low:.2f}, {high:.2f}] (base 30.00)"
     assert row["seeds"] == "3"
+
+
+def test_runs_that_agree_have_their_own_limits_over_records_behind_them() -> None:
+    """Two runs of the same AUC agree by luck; each is known to 0.1 below and 0.02 above: sqrt(2) 0.1 / 2 below."""
+    (row,) = outsider(*(result(seed=i, leakage=(auc(0.97, 0.87, 0.99),)) for i in range(2)))
+    assert row["membership AUC"] == f"0.970 [{0.97 - 0.1 / 2**0.5:.3f}, {0.97 + 0.02 / 2**0.5:.3f}]"
+    assert row["membership AUC"] == "0.970 [0.899, 0.984]"
 
 
 def test_an_interval_over_runs_stays_inside_zero_and_one() -> None:

@@ -7,11 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from bench.store import Store
-from bench.verify import Verdict, exit_code, verify_file, verify_leaderboards, verify_store
+from bench.verify import Source, Verdict, exit_code, of_file, of_leaderboards, of_store, verify_all
 
 
 def main(args: Namespace) -> int:
-    verdicts = _verdicts(args.targets, Store(args.store))
+    verdicts = verify_all(_sources(args.targets, Store(args.store)))
     for verdict in verdicts:
         print(json.dumps(verdict.to_json()) if args.json else _line(verdict))
     if not args.json:
@@ -20,19 +20,19 @@ def main(args: Namespace) -> int:
     return exit_code(verdicts)
 
 
-def _verdicts(targets: list[str], store: Store) -> list[Verdict]:
+def _sources(targets: list[str], store: Store) -> list[Source]:
     """Of result ids, of ``.jsonl`` files, of leaderboard folders; of all stored results where nothing is named."""
     if not targets:
-        return verify_store(store)
-    found: list[Verdict] = []
+        return of_store(store)
+    found: list[Source] = []
     for target in targets:
         path = Path(target)
         if path.is_dir():
-            found += verify_leaderboards(path)
+            found += of_leaderboards(path)
         elif path.is_file() or path.suffix == ".jsonl":
-            found += verify_file(path)
+            found += of_file(path)
         else:
-            found += verify_store(store, [target])
+            found += of_store(store, [target])
     return found
 
 

@@ -55,6 +55,7 @@ _KNOWN = (
     Game("source", "accuracy", "accuracy", "bench.plays.source", _TRIALS),
     Game("participation", "accuracy", "accuracy", "bench.plays.participation", _TRIALS, chance=0.5),
     Game("extraction", "discoverable", "discoverable", "bench.plays.extraction", _TRIALS),
+    Game("audit", "epsilon", "epsilon at least", "bench.plays.audit", "bench.games.audit:AuditSheet", chance=0.0),
     Game("property", "similarity", "similarity", "bench.plays.property", _TRIALS),
 )
 GAMES: Mapping[str, Game] = {game.name: game for game in _KNOWN}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from bench.errors import UsageError
 from bench.games import membership, reconstruction
 from bench.games import text as form
+from bench.games.audit import AuditSheet
 from bench.games.catalog import GAMES
 from bench.games.membership import MembershipSheet, Scored
 from bench.games.reconstruction import ReconstructionSheet
 from bench.games.text import SHEET
 from bench.games.trials import TrialSheet
 
-Sheet = MembershipSheet | ReconstructionSheet | TrialSheet
+Sheet = MembershipSheet | ReconstructionSheet | TrialSheet | AuditSheet
 #: the newest version of any game's sheet
 NEWEST = 1_000
 

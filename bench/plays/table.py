@@ -68,8 +68,8 @@ class Table(Protocol):
     def released(self) -> dict[str, Array]:
         """Released adapters by handle."""
 
-    def claim(self, adversary: str) -> Claim | None:
-        """What the defense promises to that adversary's victims."""
+    def claim(self, adversary: str, delta: float | None = None) -> Claim | None:
+        """What the defense promises to that adversary's victims. ``delta``: None for the claim's own."""
 
 
 Play = Callable[[Table, str, Attack, str, Sequence[Seat]], Assessment]
