@@ -9,7 +9,9 @@ from dataclasses import dataclass
 
 from bench.assets import Assets
 from bench.federation.parts import Parts
+from bench.parties import silo
 from bench.spec import RunSpec
+from bench.update import Layout
 
 #: multiply-adds per second and core that a step reaches in float32 (60 to 75 GFLOP/s were measured per server core)
 _CORE_RATE = 6e10
@@ -76,6 +78,10 @@ def attack_seconds(spec: RunSpec) -> float:
 def training_bytes(spec: RunSpec, parts: Parts) -> int:
     """Messages of all rounds and the harness's own copies of updates (float32)."""
     model, lora = shape(spec), spec.federation.lora
-    values = 2 * lora.rank * model.hidden * model.layers * len(lora.targets)
-    uploads = spec.federation.rounds * math.ceil(spec.federation.client_fraction * spec.federation.silos)
+    silos = spec.federation.silos
+    # one square projection stands for all: what of it is summed, which may be more than its factors
+    factors = Layout(("x.lora_A", "x.lora_B"), ((lora.rank, model.hidden), (model.hidden, lora.rank)))
+    summed = parts.aggregator.summed(factors, [silo(i) for i in range(silos)])
+    values = summed.size * model.layers * len(lora.targets)
+    uploads = spec.federation.rounds * math.ceil(spec.federation.client_fraction * silos)
     return int(uploads * values * (parts.channel.bytes_per_value * 1.5 + 8))

@@ -428,6 +428,14 @@ HOSTILE_MANIFESTS: dict[str, dict[str, Any]] = {
     "a layout with a negative size": {"layout": {"names": ["a"], "shapes": [[-2, 3]]}},
     "a layout with a fraction": {"layout": {"names": ["a"], "shapes": [[2.5]]}},
     "a layout that overflows": {"layout": {"names": ["a"], "shapes": [[2**32, 2**32]]}},
+    "an empty layout": {"layout": {"names": [], "shapes": []}},
+    "an adapter that is no layout": {"adapter": [4]},
+    "a state that does not begin with the adapter": {"state": {"names": ["other"], "shapes": [[4, 4]]}},
+    "a state that is less than the adapter": {"adapter": {"names": ["a", "b"], "shapes": [[2], [3]]}},
+    "a state of other shapes": {
+        "adapter": {"names": ["a"], "shapes": [[2]]},
+        "state": {"names": ["a", "b"], "shapes": [[3], [2]]},
+    },
 }
 
 
@@ -461,6 +469,27 @@ def test_what_is_no_manifest_is_refused(written: Transcript, content: bytes, sai
     (written.root / "manifest.json").write_bytes(content)
     with pytest.raises(UsageError, match=said):
         Transcript(written.root)
+
+
+def test_layouts_of_summand_adapter_and_state_come_back(tmp_path: Path) -> None:
+    adapter = Layout(("a", "b"), ((2,), (3,)))
+    summand, state = Layout(("s",), ((7, 2),)), Layout(("a", "b", "c"), ((2,), (3,), (4,)))
+    public = Public(summand, SILOS, dict.fromkeys(SILOS, 1), 1, (SILOS,), adapter=adapter, state=state)
+    transcript = Transcript.create(tmp_path, public, np.zeros(9, np.float32), {})
+    assert Transcript(tmp_path).public == public
+    writer = transcript.begin(-1)
+    for name, size in (("adapter", 9), ("silo-0", 14), ("own-silo-0", 5)):
+        writer.save_truth(name, np.zeros(size, np.float32))
+    writer.save_truth("silo-1", np.zeros(9, np.float32))
+    writer.commit()
+    found = {name: transcript.truth(-1, name) for name in ("adapter", "silo-0", "own-silo-0")}
+    assert {name: values is not None and len(values) for name, values in found.items()} == {
+        "adapter": 9,
+        "silo-0": 14,
+        "own-silo-0": 5,
+    }
+    with pytest.raises(UsageError):
+        transcript.truth(-1, "silo-1")  # a state's size, and no summand's
 
 
 def test_a_folder_that_is_no_transcript_is_named(tmp_path: Path) -> None:
