@@ -38,7 +38,7 @@ class Config(BaseConfig):
     weights of standardised features, as scikit-learn's 1 / C."""
 
     steps: Which = "last"
-    population: int = Field(48, ge=0)
+    population: int = Field(32, ge=0)
     penalty: float = Field(10.0, gt=0, le=1e6)
 
 

@@ -35,7 +35,7 @@ class Config(BaseConfig):
 
     steps: Which = "last"
     loss_steps: Which = "last"
-    population: int = Field(48, ge=0)
+    population: int = Field(32, ge=0)
 
 
 class FedMIA(Attack):

@@ -28,7 +28,7 @@ ONE_POINT = "one model of the training is known, and a curve needs two"
 class Config(BaseConfig):
     """``population``: records of the population that each model is tried on for comparison."""
 
-    population: int = Field(48, ge=0)
+    population: int = Field(32, ge=0)
 
 
 class Trajectory(Attack):

@@ -33,7 +33,7 @@ def test_without_a_leak_it_is_chance(tmp_path: Path, adversary: str) -> None:
 
 def test_without_a_leak_the_tests_reject_as_often_as_they_say(tmp_path: Path) -> None:
     """p is uniform for records that were not trained on: of N, about N/20 lie under .05 (binomial, 10^-6 two-sided:
-    4.9 deviations, and the spread is itself estimated from 48 records: a fifth more)."""
+    4.9 deviations, and the spread is itself estimated from 32 records: a fifth more)."""
     guesses, _ = play(ATTACK, World(tmp_path, leak=False), "server")
     for name in ("cosine", "loss"):
         rejected = int((guesses.scores[name] > -np.log(0.05)).sum())

@@ -69,7 +69,7 @@ def test_passes_are_one_per_model_and_record(tmp_path: Path) -> None:
     asked, _ = world.candidates(view)
     ATTACK.infer(view, asked, world)
     assert len({handle for handle, _ in world.asked}) == 4, "base and three global adapters"
-    assert np.unique([n for _, n in world.asked]).tolist() == [48, 60]
+    assert np.unique([n for _, n in world.asked]).tolist() == [32, 60]
 
 
 def test_silos_that_took_part_in_one_round_only_get_the_same_scores(tmp_path: Path) -> None:
