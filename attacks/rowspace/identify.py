@@ -16,6 +16,9 @@ from attacks.rowspace.pursuit import Projection, pursue
 
 #: expected number of tokens taken by mistake, over the whole vocabulary
 FALSE_TOKENS = 0.01
+#: a set is claimed where it accounts for this share of the inputs that the rank counts; else tokens are ranked, and
+#: those that fit beyond chance get so many nats
+MOST, FITTING = 0.7, 5.0
 #: how many of the best-ranked tokens a pursuit chooses from, in turn
 SHORTLISTS = (128, 1024, 4096)
 #: weights of the evidence beyond the exact regime against the log prior odds: about what a logistic regression gives
@@ -30,12 +33,14 @@ Confirm = Callable[[NDArray[np.int64], float], Floats | None]
 @dataclass(frozen=True)
 class Identified:
     """``tokens``: sorted ids, all those that carry gradient where ``complete``, else those found, maybe none.
-    ``evidence``: (vocabulary,) higher = more likely there. ``tolerance``: the one at which the ranks were read."""
+    ``evidence``: (vocabulary,) higher = more likely there. ``tolerance``: the one at which the ranks were read.
+    ``counted``: how many inputs the largest rank counts."""
 
     tokens: NDArray[np.int64]
     evidence: Floats
     complete: bool
     tolerance: float
+    counted: int = 0
 
     @property
     def exact(self) -> bool:
@@ -62,9 +67,11 @@ class Vocabulary:
         rough = any(change[name].rough for name in self.probe.groups[0])
         best = self._by_pursuit(change, prior, tables) if rough else None
         best = best or self._by_rank_of_space(change, confirm, tables)
-        if best is not None:
+        if best is not None and (best.complete or len(best.tokens) >= MOST * best.counted):
             return best
         evidence = self._ranked(change, prior, tables)
+        if best is not None:
+            evidence[best.tokens] += FITTING
         for other in more:
             evidence += self._ranked(other, np.zeros_like(prior), {})
         return Identified(np.zeros(0, np.int64), evidence, False, ROUNDING)
@@ -152,7 +159,7 @@ def _by_threshold(
             rest = rest[better[total[better] > limit]][: count - len(taken)]
             evidence[rest] = np.maximum(evidence[rest], limit)
             taken = np.union1d(taken, rest)
-    return Identified(np.sort(taken).astype(np.int64), evidence, counts and len(taken) == count, tolerance)
+    return Identified(np.sort(taken).astype(np.int64), evidence, counts and len(taken) == count, tolerance, count)
 
 
 def _by_rank(found: Sequence[Constraint], tables: Mapping[str, Floats], prior: Floats) -> Floats:

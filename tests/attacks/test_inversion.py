@@ -64,7 +64,8 @@ def records(model: LoraModel) -> list[list[int]]:
 
 
 def random_records(n: int, length: int, seed: int, vocabulary: int = 2048) -> list[list[int]]:
-    return np.random.default_rng(seed).integers(0, vocabulary, (n, length)).tolist()
+    rows: list[list[int]] = np.random.default_rng(seed).integers(0, vocabulary, (n, length)).tolist()
+    return rows
 
 
 def held(tokens: Tokens) -> set[int]:

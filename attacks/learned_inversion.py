@@ -1,0 +1,110 @@
+"""Learned inversion: which tokens a batch held, by a model trained on simulated updates of the population.
+
+The adversary repeats the silo's local training on records of the population, from the same global adapter and with the
+public settings, learns how a token that was there shows in the update, and applies that to the observed one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from bench.attack import Attack, Reconstruction, Target, Tools
+from bench.config import Config as BaseConfig
+from bench.games.baselines import carriers, inclusion, most_likely, typical
+from bench.spec import LocalSpec
+
+if TYPE_CHECKING:
+    from attacks.rowspace.observe import Observed
+    from attacks.rowspace.session import Session
+    from bench.view import View
+
+api = 1
+
+
+class Config(BaseConfig):
+    """``simulations``: local trainings per target (shared by targets that start from the same adapter with as many
+    records and steps). ``steps``: no more local steps are simulated than these. ``rounds``: those that are attacked."""
+
+    simulations: int = Field(12, ge=2, le=10_000)
+    steps: int = Field(16, ge=1, le=100_000)
+    rounds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+
+
+class LearnedInversion(Attack):
+    """One reconstruction per target whose silo's upload was read, where the population has more records than it."""
+
+    game = "reconstruction"
+    needs = frozenset({"upload", "partial"})
+    knows = "population"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.rounds = config.rounds
+
+    def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
+        """Raises SiloBenchError for a model whose first LoRA projection reads more than the token."""
+        from attacks.rowspace.observe import observe
+        from attacks.rowspace.session import Session
+
+        found: list[Reconstruction] = []
+        models: dict[Any, Any] = {}
+        session: Session | None = None
+        for target in targets:
+            seen = observe(view, target.silo, target.round)
+            if seen is None:
+                continue
+            session = session or Session(tools, groups=2)
+            shares = tuple(
+                np.round([k.mean() for _, k in tools.model.layout.tensors(seen.known.astype(np.float32))], 2)
+            )
+            key = (target.round, target.records, target.steps, shares, float(f"{seen.deviation:.2g}"))
+            if key not in models:
+                models[key] = self._learn(session, target, seen, view.spec)
+            found.append(self._answer(session, target, seen, models[key]))
+        return found
+
+    def _learn(self, session: Session, target: Target, seen: Observed, spec: Any) -> Any:
+        """A logistic model of a token's presence. Each simulation's prior is taken from the records it does not use."""
+        from attacks.rowspace.learned import Logistic, alike, features, sample, simulate
+
+        model, population = session.model, session.tools.population
+        rng = np.random.default_rng([target.round, target.records, target.steps])
+        size = min(target.records, max(1, len(population) // 2))
+        local = LocalSpec.model_validate(spec.get("federation", {}).get("local", {}))
+        rows, labels = [], []
+        for _ in range(self.config.simulations):
+            chosen = rng.permutation(len(population))
+            own, rest = population.take(chosen[:size]), population.take(chosen[size:])
+            steps = min(target.steps, self.config.steps)
+            change = alike(simulate(model, seen.before, own, local, steps, rng), seen, model.layout, rng)
+            there = np.zeros(model.vocab_size, bool)
+            there[np.unique(np.concatenate(carriers(own)))] = True
+            rows.append(features(session.vocabulary, session.changes(seen, change), _odds(rest, there.size, size)))
+            labels.append(there)
+        return Logistic.fit(*sample(labels, rows))
+
+    def _answer(self, session: Session, target: Target, seen: Observed, learned: Any) -> Reconstruction:
+        from attacks.rowspace.learned import features
+
+        population, size = session.tools.population, session.model.vocab_size
+        rows = features(session.vocabulary, session.changes(seen), _odds(population, size, target.records))
+        scores = np.asarray(learned.log_odds(rows))
+        p = 1 / (1 + np.exp(-np.clip(scores, -40, 40)))
+        held = most_likely(scores, int(np.clip(round(float(p.sum())), 1, size)))
+        sequences = typical(population, p, target.records)
+        reads = f"{seen.reads}, {self.config.simulations} simulations"
+        return Reconstruction(target, scores, held, sequences, False, reads)
+
+
+def _odds(population: Any, size: int, records: int) -> Any:
+    p = inclusion(population, size, records)
+    return np.log(p) - np.log1p(-p)
+
+
+def build(config: Config) -> Attack:
+    """The attack, from its options."""
+    return LearnedInversion(config)

@@ -1,0 +1,143 @@
+"""Simulated updates of population records, what each token has to do with one, and a logistic model of that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attacks.rowspace.algebra import RowSpace, Whitening, direction_evidence, residuals
+from attacks.rowspace.constraints import Change
+from attacks.rowspace.identify import Vocabulary
+from attacks.rowspace.observe import Observed
+from bench.defaults.trainer import make_optimizer
+from bench.model import LoraModel
+from bench.spec import LocalSpec
+from bench.tokens import Tokens
+from bench.update import Layout
+
+Floats = NDArray[np.float64]
+
+#: of the standardised coefficients' squares, against one nat
+RIDGE = 1.0
+
+
+def simulate(
+    model: LoraModel,
+    before: NDArray[np.float32],
+    tokens: Tokens,
+    settings: LocalSpec,
+    steps: int,
+    rng: np.random.Generator,
+) -> Floats:
+    """(layout.size,) change of the trained values after ``steps`` steps on ``tokens`` from ``before``, by the public
+    ``settings``; the model is given back as it was."""  # fmt: skip
+    kept = model.get_adapter()
+    model.set_adapter(before)
+    try:
+        parameters = model.parameters()
+        optimizer = make_optimizer(parameters, settings, settings.lr)
+        start = np.concatenate([p.detach().cpu().numpy().ravel() for p in parameters]).astype(np.float64)
+        for rows in _batches(len(tokens), settings.batch, steps, rng):
+            optimizer.zero_grad(set_to_none=True)
+            torch.autograd.backward(model.losses(tokens.take(rows)).mean())
+            if settings.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return np.concatenate([p.detach().cpu().numpy().ravel() for p in parameters]).astype(np.float64) - start
+    finally:
+        model.set_adapter(kept)
+
+
+def _batches(n: int, batch: int, steps: int, rng: np.random.Generator) -> list[list[int]]:
+    found: list[list[int]] = []
+    while len(found) < steps:
+        order = rng.permutation(n)
+        found += [order[i : i + batch].tolist() for i in range(0, n, batch)]
+    return found[:steps]
+
+
+def alike(change: Floats, seen: Observed, layout: Layout, rng: np.random.Generator) -> Floats:
+    """A simulated change with as much of each tensor missing as in ``seen``, its smallest entries, and as noisy."""
+    flat = change + seen.deviation * rng.normal(size=len(change)) if seen.deviation else change.copy()
+    for (_, tensor), (_, known) in zip(layout.tensors(flat), layout.tensors(seen.known), strict=True):  # type: ignore[arg-type]
+        share = 1 - float(known.mean())
+        if share > 0:
+            tensor[np.abs(tensor) <= np.quantile(np.abs(tensor), share)] = 0
+    return flat
+
+
+def features(vocabulary: Vocabulary, change: Mapping[str, Change], prior: Floats) -> Floats:
+    """(vocabulary, k): what the population says of a token, and for each projection of the first group the evidence of
+    its direction, how far it lies from the strongest half of the row space, how much of the change lies along it; for
+    the changes of A, how much of the token's input lies in their row space."""
+    columns = [prior, np.square(prior) / 10]
+    for name in vocabulary.probe.groups[0]:
+        one = change[name]
+        vectors = np.concatenate([x @ one.a.T for _, x in vocabulary.probe.vocabulary()])
+        white = Whitening.of(one.a @ vocabulary.moment @ one.a.T).matrix
+        columns += _of_change(one.db @ white, vectors @ white)
+        if one.da.any():
+            basis = np.linalg.qr(one.da.T)[0].T
+            inside = [1 - residuals(RowSpace(basis, np.ones(len(basis))), x) ** 2
+                      for _, x in vocabulary.probe.vocabulary()]  # fmt: skip
+            columns.append(np.log(np.maximum(np.concatenate(inside), 1e-9)))
+        else:
+            columns.append(np.zeros_like(prior))
+    return np.stack(columns, axis=1)
+
+
+def _of_change(change: Floats, vectors: Floats) -> list[Floats]:
+    if not change.any():
+        return [np.zeros(len(vectors))] * 3
+    change = change / np.linalg.norm(change)
+    _, values, basis = np.linalg.svd(change, full_matrices=False)
+    half = RowSpace(basis[: max(1, len(basis) // 2)], values)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-300)
+    along = np.square(unit @ basis.T) @ np.square(values)
+    return [
+        direction_evidence(change, vectors),
+        np.log(np.maximum(residuals(half, vectors), 1e-6)),
+        np.log(np.maximum(along, 1e-12)),
+    ]
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """A logistic model of standardised features. ``weights``: (k + 1,), the constant last."""
+
+    mean: Floats
+    scale: Floats
+    weights: Floats
+
+    @classmethod
+    def fit(cls, rows: Floats, labels: NDArray[np.bool_], iterations: int = 25) -> Logistic:
+        """Maximum penalised likelihood by Newton's method (iteratively reweighted least squares)."""
+        mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-9)
+        x = np.column_stack([(rows - mean) / scale, np.ones(len(rows))])
+        weights = np.zeros(x.shape[1])
+        rate = np.clip(labels.mean(), 1e-9, 1 - 1e-9)
+        weights[-1] = np.log(rate) - np.log1p(-rate)
+        ridge = RIDGE * np.diag([1.0] * rows.shape[1] + [0.0])
+        for _ in range(iterations):
+            p = 1 / (1 + np.exp(-np.clip(x @ weights, -40, 40)))
+            slope = x.T @ (labels - p) - ridge @ weights
+            curve = (x * (p * (1 - p))[:, None]).T @ x + ridge + 1e-9 * np.eye(len(weights))
+            step = np.linalg.solve(curve, slope)
+            weights = weights + step * min(1.0, 5 / max(float(np.abs(step).max()), 1e-9))
+            if float(np.abs(step).max()) < 1e-6:
+                break
+        return cls(mean, scale, weights)
+
+    def log_odds(self, rows: Floats) -> Floats:
+        """(n,)"""
+        return np.asarray((rows - self.mean) / self.scale @ self.weights[:-1] + self.weights[-1])
+
+
+def sample(labels: Sequence[NDArray[np.bool_]], rows: Sequence[Floats]) -> tuple[Floats, NDArray[np.bool_]]:
+    """All simulations' rows, one below another."""
+    return np.concatenate(list(rows)), np.concatenate(list(labels))
