@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attacks.shadowing import describe
 from bench.attack import Attack, Blank, Filled, Tools
 from bench.config import Config as BaseConfig
 
@@ -47,14 +48,8 @@ class Extraction(Attack):
                 told = told + tools.token_stats(None, blank.filled).losses()
             # means over tokens: back to whole records, which is what likelihoods compare
             scores.append(np.asarray(told * blank.filled.predicted.sum(axis=1), dtype=np.float64))
-        reads = dict.fromkeys(_described(silo, reading) for silo, reading in readings.items() if reading is not None)
+        reads = dict.fromkeys(describe(reading) for reading in readings.values() if reading is not None)
         return Filled(readings, tuple(scores), tuple(reads))
-
-
-def _described(silo: str, reading: Reading) -> str:
-    if reading.kind == "upload":
-        return f"upload of {silo}, round {reading.round}"
-    return "queries of the released model" if reading.kind == "query" else f"adapter after round {reading.round}"
 
 
 def build(config: Config) -> Attack:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.shadowing import describe
 from bench.attack import Attack, Shares, Tools
 from bench.config import Config as BaseConfig
 
@@ -46,8 +47,7 @@ class LabelDistribution(Attack):
             before, after = (tools.token_stats(source, tools.population).logp for source in (None, reading))
             answer, label = tools.population.answer, tools.population_labels
             found.append(shares(before, after, answer, label, len(tools.labels)))
-            kind = f"upload of {victim}" if reading.kind == "upload" else reading.kind
-            reads[f"{kind}, round {reading.round}"] = None
+            reads[describe(reading)] = None
         return Shares(tuple(found), tuple(reads))
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attacks.shadowing import describe
 from bench.attack import Answers, Attack, Organisation, Tools
 from bench.config import Config as BaseConfig
 from bench.spec import PluginSpec
@@ -47,14 +48,8 @@ class Participation(Attack):
             before = tools.token_stats(None, one.tokens).losses()
             after = tools.token_stats(reading, one.tokens).losses()
             scores[number] = float((before - after).mean())
-            reads[_described(reading.kind, one.place, reading.round)] = None
+            reads[describe(reading)] = None
         return Answers(scores, tuple(reads))
-
-
-def _described(kind: str, place: str, round: int) -> str:
-    if kind == "upload":
-        return f"upload of {place}, round {round}"
-    return "queries of the released model" if kind == "query" else f"adapter after round {round}"
 
 
 def build(config: Config) -> Attack:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from attacks.shadowing import describe
 from bench.attack import Answers, Attack, Candidates, Tools
 from bench.config import Config as BaseConfig
 
@@ -41,7 +42,7 @@ class Source(Attack):
                 continue
             usual = -tools.token_stats(known[-1], tools.population).losses().mean() if len(tools.population) else 0.0
             scores[:, column] = -tools.token_stats(known[-1], records.tokens).losses() - usual
-            reads.append(f"upload of {silo}, round {known[-1].round}")
+            reads.append(describe(known[-1]))
         return Answers(scores, tuple(reads))
 
 

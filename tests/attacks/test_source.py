@@ -24,6 +24,10 @@ class Reading:
     round: int = 2
     handle: str = "x"
 
+    @property
+    def silos(self) -> frozenset[str]:
+        return frozenset({self.silo})
+
 
 @dataclass
 class View:
