@@ -21,7 +21,7 @@ from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.view import View
+    from bench.view import Reading, View
 
 api = 1
 
@@ -54,6 +54,10 @@ class Likelihood(Attack):
     def __init__(self, config: Config) -> None:
         self.fractions, self.windows = config.fractions, config.windows
 
+    def reading(self, view: View, silo: str) -> Reading | None:
+        """Under what the candidates of ``silo`` are scored; None: nothing of it opened."""
+        return view.last_adapter(silo)
+
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """Scores for every candidate. A silo of which nothing opened is scored under the base model, which knows no
         member, and ``reads`` says so."""
@@ -63,7 +67,7 @@ class Likelihood(Attack):
         missing: dict[str, str] = {}
         reads: dict[str, None] = {}
         for silo, rows in by_silo(candidates).items():
-            reading = view.last_adapter(silo)
+            reading = self.reading(view, silo)
             reads[describe(reading) if reading is not None else f"nothing of {silo}"] = None
             tokens = candidates.tokens.take(rows)
             texts = [candidates.texts[i] for i in rows]

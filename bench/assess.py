@@ -11,6 +11,7 @@ from pathlib import Path
 from bench import adversaries, privacy
 from bench.adversaries import Assignment
 from bench.attack import Attack
+from bench.config import canonical_json
 from bench.cost import Meter
 from bench.errors import SiloBenchError, UsageError
 from bench.federation.adapters import decode_adapter
@@ -24,6 +25,7 @@ from bench.openers.distinguish import traits
 from bench.parties import PUBLIC
 from bench.plays.table import Assessment, Seat
 from bench.result import Claim
+from bench.spec import PluginSpec
 from bench.training import ShadowRun, TrainedRun
 from bench.transcript import Transcript
 from bench.update import Array
@@ -60,9 +62,11 @@ class Assessor:
 
     def assess(self, name: str, attack: Attack, adversary: str) -> Assessment:
         """Never raises for what an attack does: an attack that breaks is an error in the result."""
+        if (why := self._unfit(attack, adversary)) is not None:
+            return Assessment("not-applicable", note=why)
         try:
             with self.meter.measure(f"view:{adversary}"):
-                views = self._build(adversary, name, attack.openers)
+                views = self._after(attack, self._build(adversary, name, attack.openers))
             if not views:
                 return Assessment("not-applicable", note="with one silo there is nobody else to attack")
             able = [(n, a, v) for n, (a, v) in enumerate(views) if _readable(v, attack)]
@@ -133,6 +137,25 @@ class Assessor:
         return self.run.spec.variant is not None and self.run.spec.variant.name == "active"
 
     # -- views -----------------------------------------------------------------------------------------------------
+
+    def _unfit(self, attack: Attack, adversary: str) -> str | None:
+        """Why this run is none for the attack as this adversary; None: it is."""
+        if attack.only is not None and adversary not in attack.only:
+            return f"it is made as {' or '.join(sorted(attack.only))}"
+        wanted, is_run = attack.variant(adversary), self.run.spec.variant
+        if attack.behaviour is not None and _canonical(wanted) != _canonical(is_run):
+            return "its coalition deviates in a run of its own, and this run is another"
+        return None
+
+    def _after(self, attack: Attack, views: Views) -> Views:
+        """The views of a coalition that deviates, each with those victims only whose records it is after."""
+        if attack.behaviour is None or not self._one_coalition:
+            return views
+        wanted = [attack.behaviour.victims(one.victims, self.run.transcript.public) for one, _ in views]
+        return [
+            (replace(one, victims=victims), replace(view, victims=victims))
+            for (one, view), victims in zip(views, wanted, strict=True)
+        ]
 
     def _build(self, adversary: str, name: str = "", openers: tuple[Opener, ...] = ()) -> Views:
         """The views of one adversary. Those of an attack with openers of its own are built for it alone."""
@@ -207,6 +230,10 @@ def _released(transcript: Transcript) -> dict[str, Array]:
     return {adapter_handle(a): a for a in adapters}
 
 
+def _canonical(variant: PluginSpec | None) -> str:
+    return "" if variant is None else canonical_json(variant)
+
+
 def _readable(view: View, attack: Attack) -> bool:
     return any(reading.kind in attack.needs for reading in view.readings)
 
@@ -218,4 +245,7 @@ def _nothing(views: Sequence[View], attack: Attack) -> Assessment:
         return Assessment("thinned", note=f"dropped to hold the disk budget: {', '.join(thinned[:5])}")
     kinds = sorted({reading.kind for view in views for reading in view.readings})
     opened = f" (what opened: {', '.join(kinds)})" if kinds else ""
-    return Assessment("nothing-opened", note=f"no {' or '.join(sorted(attack.needs))} opened{opened}")
+    # an attack's own opener says so why it failed
+    shown = {reading.how for view in views for reading in view.readings if reading.kind == "metadata"}
+    told = "".join(f"; {how}" for how in sorted(shown)) if attack.openers else ""
+    return Assessment("nothing-opened", note=f"no {' or '.join(sorted(attack.needs))} opened{opened}{told}")

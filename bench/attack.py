@@ -185,6 +185,10 @@ class Tools(ABC):
         text's own tokens only (``mean`` and ``sd`` are None).
         """
 
+    def stats_under(self, adapter: Array, tokens: Tokens) -> TokenStats:
+        """``token_stats`` under a flat adapter of the attack's own making, memoised in the same way."""
+        raise NotImplementedError
+
     def record_gradients(self, at: Array | None, tokens: Tokens) -> Iterator[Array]:
         """One (layout.size,) float32 array per record, in order: the gradient of its mean negative log-likelihood with
         respect to the adapter, at the flat adapter ``at`` (None: the base model, an adapter of zeros)."""
@@ -206,6 +210,8 @@ class Attack(ABC):
     shadows: int = 0
     #: openers of its own, tried after the harness's; what they open enters the view that it gets
     openers: tuple[Opener, ...] = ()
+    #: the adversaries that it is meant for, where it is not for all; rows of others are ``not-applicable``
+    only: frozenset[str] | None = None
     #: how its coalition deviates, in a run of its own (``variant`` names it); None: it only looks
     behaviour: Behaviour | None = None
     #: (reconstruction) the rounds whose records it is asked for

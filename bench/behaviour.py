@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench.channel import Message, Outgoing, Public
+from bench.config import Config
+from bench.spec import PluginSpec
 from bench.tokens import Tokens
 from bench.update import Array
 
@@ -44,7 +46,12 @@ class Scene:
 
 
 class Behaviour:
-    """Every method's default is honest."""
+    """Every method's default is honest. A behaviour keeps nothing between steps: an interrupted run goes on with a new
+    one."""
+
+    def victims(self, victims: tuple[str, ...], public: Public) -> tuple[str, ...]:
+        """Whose records it is after, of the silos that the adversary is asked about; the game asks about these only."""
+        return victims
 
     def act(
         self, party: str, stage: str, round: int, inbox: Sequence[Message], honest: Honest, scene: Scene
@@ -56,6 +63,12 @@ class Behaviour:
     def records(self, silo: str, own: Tokens, scene: Scene) -> Tokens:
         """What a silo of the coalition trains on, in place of its ``own`` records."""
         return own
+
+
+def active(name: str, config: Config, adversary: str) -> PluginSpec:
+    """The run in which ``adversary`` deviates as the attack ``name`` with these options says."""
+    own = {"name": name, "config": config.model_dump(mode="json")}
+    return PluginSpec(name="active", config={"attack": own, "adversary": adversary})
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,9 @@ class LentTools(Tools):
             return replace(stats, mean=None, sd=None, choices=None)
         return self._stats(None if source is None else source.adapter, tokens)
 
+    def stats_under(self, adapter: Adapter, tokens: Tokens) -> TokenStats:
+        return self._stats(np.asarray(adapter, dtype=np.float32), tokens)
+
     def _resolve(self, handle: str) -> Adapter:
         if handle not in self._released:
             raise SiloBenchError("a query reading names a model that was not released")

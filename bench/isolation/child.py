@@ -17,6 +17,7 @@ from bench.isolation.codec import Decoder, Encoder, receive, send
 from bench.isolation.sandbox import confine
 from bench.spec import LoraSpec, ModelSpec, PluginSpec
 from bench.tokens import Tokens, TokenStats
+from bench.update import Array
 from bench.view import Reading, View
 
 #: what Python and its libraries read of the system
@@ -38,7 +39,13 @@ class RemoteTools(Tools):
         self._loaded: Any = None
 
     def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
-        send(self._stdout, Encoder().dumps(("stats", self._where(source), tokens)))  # type: ignore[arg-type]
+        return self._asked("stats", self._where(source), tokens)
+
+    def stats_under(self, adapter: Array, tokens: Tokens) -> TokenStats:
+        return self._asked("under", np.asarray(adapter, dtype=np.float32), tokens)
+
+    def _asked(self, kind: str, what: Any, tokens: Tokens) -> TokenStats:
+        send(self._stdout, Encoder().dumps((kind, what, tokens)))  # type: ignore[arg-type]
         data = receive(self._stdin)  # type: ignore[arg-type]
         if data is None:
             raise SiloBenchError("the harness went away")

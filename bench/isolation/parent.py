@@ -49,8 +49,11 @@ def isolated(attack: Attack, origin: Origin) -> Attack:
         confined: str = ""
 
         def __init__(self) -> None:
-            for name in ("game", "needs", "knows", "adaptive", "shadows", "openers", "rounds"):
+            for name in ("game", "needs", "knows", "adaptive", "shadows", "openers", "rounds", "only", "behaviour"):
                 setattr(self, name, getattr(attack, name))
+
+        def variant(self, adversary: str) -> PluginSpec | None:
+            return attack.variant(adversary)
 
     def ask(method: str) -> Callable[..., Any]:
         def asked(self: Isolated, *args: Any) -> Any:
@@ -146,10 +149,13 @@ def _converse(child: Any, case: bytes, views: list[View], tools: Tools) -> tuple
             kind, *rest = decoder.loads(data)
             if kind == "answer":
                 return rest[0], str(rest[1])
-            if kind != "stats":
+            if kind not in ("stats", "under"):
                 raise SiloBenchError(str(rest[0])[:_LAST_WORDS])
-            where, tokens = rest
-            send(child.stdin, encoder.dumps(tools.token_stats(_source(where, views), tokens)))
+            what, tokens = rest
+            made = (
+                tools.stats_under(what, tokens) if kind == "under" else tools.token_stats(_source(what, views), tokens)
+            )
+            send(child.stdin, encoder.dumps(made))
     except BrokenPipeError:
         pass
     child.wait()

@@ -8,11 +8,12 @@ about the defense.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from bench.adversaries import Assignment, assignments
 from bench.attack import Attack
 from bench.behaviour import Behaviour, Scene
-from bench.channel import Message, Outgoing
+from bench.channel import Message, Outgoing, Public
 from bench.config import Config as Base
 from bench.errors import UsageError
 from bench.federation.carrier import Carrier
@@ -53,7 +54,7 @@ class Active(Variant):
         """The federation's carrier, with the coalition's parties acting as the behaviour says."""
         assert self._asked is not None
         planting, materials = self._asked
-        one = coalition(self.adversary, setup.public.silos)
+        one = coalition(self.adversary, setup.public, self.behaviour)
         scene = _scene(one, planting, materials, setup)
         honest = setup.tokens
 
@@ -65,14 +66,14 @@ class Active(Variant):
         return _Deviating(carrier, self.behaviour, scene)
 
 
-def coalition(adversary: str, silos: Sequence[str]) -> Assignment:
+def coalition(adversary: str, public: Public, behaviour: Behaviour) -> Assignment:
     """Who deviates, and against whom. Raises UsageError for an adversary that sends nothing."""
-    found = assignments(adversary, silos)
+    found = assignments(adversary, public.silos)
     if not found or not found[0].coalition:
         raise UsageError(
             f"'{adversary}' sends nothing in this federation, so it can't deviate: name another adversary."
         )
-    return found[0]
+    return replace(found[0], victims=behaviour.victims(found[0].victims, public))
 
 
 def _scene(one: Assignment, planting: Planting, materials: Materials, setup: Setup) -> Scene:

@@ -11,14 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.adversaries import Assignment
-from bench.channel import Candidate, Channel
+from bench.channel import Candidate, Channel, Message
 from bench.defense import Aggregator, State
 from bench.errors import CannotOpen, SiloBenchError
 from bench.federation.adapters import decode_adapter
 from bench.federation.setup import moved
 from bench.openers import OPENERS
-from bench.openers.base import MIN_VALUES, Guess, Opener, Traits, terms_of
+from bench.openers.base import MIN_VALUES, Guess, Opener, Terms, Traits, terms_of
 from bench.openers.distinguish import traits as find_traits
+from bench.parties import SERVER
 from bench.transcript import Transcript
 from bench.update import Array
 from bench.view import Kind, View, adapter_handle
@@ -60,6 +61,8 @@ class _Builder:
         self.truth = Truth(transcript, self.aggregator)
         self.ledger = Ledger(work, self.truth, coalition, self._own)
         self.adapters: dict[int, _Adapter] = {}
+        #: by (round, silo): the adapter that a deviating server sent this silo in place of the global one
+        self.sent: dict[tuple[int, str], _Adapter] = {}
         self.released: dict[int, str] = {}
         self.metadata: list[Guess] = []
         self._work = work
@@ -92,9 +95,29 @@ class _Builder:
             values = decode_adapter(message.frames(), self.public.state.size, self.public.adapter.size)
             if stage == "release":
                 self.released[after] = adapter_handle(values)
+            elif not self.truth.judge_adapter(after, values).agrees:
+                self._note_sent(message, values)
+                continue
             if after not in self.adapters:
                 # whatever was sent, an adapter is held as float32 here, which is also what was trained from
                 self._learn(after, values, f"{stage} of round {message.round}", max(rounding, _EXACT), False)
+
+        initial = self.truth.adapter(-1)
+        drew = stage == "broadcast" and SERVER in self.seen.knowledge.parties
+        if drew and initial is not None and -1 not in self.adapters:  # whatever it sent
+            self._learn(-1, initial, "the first adapter, of its own drawing", _EXACT, False)
+
+    def _note_sent(self, message: Message, values: Array) -> None:
+        path = self._work / f"sent-{message.round}-{len(self.sent)}.npy"
+        np.save(path, values, allow_pickle=False)
+        how = f"broadcast of round {message.round}, no global adapter"
+        self.sent |= {(message.round, silo): _Adapter(path, how, _EXACT, False) for silo in message.receivers}
+
+    def _start(self, terms: Terms) -> _Adapter | None:
+        """The adapter that all silos of ``terms`` started from, where the coalition knows it and it is the same."""
+        known = self.adapters.get(max(round for round, _, _ in terms) - 1)
+        found = [self.sent.get((round, silo), known) for round, silo, _ in terms]
+        return found[0] if all(one is found[0] or one == found[0] for one in found) else None
 
     def _learn(self, round: int, values: Array, how: str, rounding: float, unchecked: bool) -> None:
         path = self._work / f"adapter-{round + 1}.npy"
@@ -224,21 +247,23 @@ class _Builder:
         self.adapters.clear()
 
     def write(self, writer: ViewWriter) -> View:
-        numbers = {}
+        numbers: dict[Path, int] = {}
         for round, adapter in sorted(self.adapters.items()):
             values = adapter.load()
             if round < 0:
-                numbers[round] = writer.set_initial(values)
+                numbers[adapter.path] = writer.set_initial(values)
                 continue
             handle = adapter_handle(values)
-            numbers[round] = writer.add(
+            numbers[adapter.path] = writer.add(
                 "adapter", round, frozenset(), adapter.how, adapter=values, handle=handle, unchecked=adapter.unchecked
             )
+        numbers |= {path: writer.keep(np.load(path)) for path in sorted({one.path for one in self.sent.values()})}
         for row in sorted(self.ledger.rows.values(), key=lambda row: (len(row.terms), row.xor, row.terms)):
             self._write_row(writer, row, numbers)
         for row in sorted(self.ledger.partial.values(), key=lambda row: (len(row.terms), row.terms)):
             if not self.ledger.has(row.terms):
-                add_partial(writer, row, numbers)
+                start = self._start(row.terms)
+                add_partial(writer, row, None if start is None else numbers.get(start.path))
         for round, silo, ids in records_in_clear(self.seen.knowledge.messages, self.seen.knowledge.parties):
             writer.add("records", round, frozenset({silo}), "records that were sent in clear", values=ids)
         for guess in sorted(self.metadata, key=lambda g: (g.round, sorted(g.silos), g.how)):
@@ -249,14 +274,14 @@ class _Builder:
         shutil.rmtree(self._work)
         return writer.commit(self.seen.thinned)
 
-    def _write_row(self, writer: ViewWriter, row: Row, numbers: dict[int, int]) -> None:
+    def _write_row(self, writer: ViewWriter, row: Row, numbers: dict[Path, int]) -> None:
         round = max(term[0] for term in row.terms)
         silos = frozenset(silo for _, silo, _ in row.terms)
         values = row.load() if row.xor else row.load().astype(np.float32)
         single = len(row.terms) == 1
         plain = not row.xor and all(coefficient == 1 for _, _, coefficient in row.terms)
         kind: Kind = "difference" if not plain else "upload" if single else "sum"
-        before = self.adapters.get(round - 1)
+        before = self._start(row.terms)
         adapter = None
         if single and before is not None:
             weight = self.public.weights[row.terms[0][1]]
@@ -269,7 +294,7 @@ class _Builder:
             terms=row.terms,
             values=values,
             adapter=adapter,
-            before=numbers.get(round - 1),
+            before=None if before is None else numbers.get(before.path),
             handle="" if adapter is None else adapter_handle(adapter),
             unchecked=row.unchecked,
         )

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.defense import Aggregator
+from bench.federation.adapters import decode_adapter
 from bench.openers.base import MIN_VALUES, Spans, Terms, even_spans, plausible
 from bench.transcript import Transcript
 from bench.update import Array, Update
@@ -201,13 +202,27 @@ class Truth:
     def _idle(self, round: int, silo: str) -> NDArray[np.floating]:
         """The summand of a silo whose training changed nothing."""
         weight = self._public.weights.get(silo, 1)
-        key = (round, weight, silo if self._aggregator.slot(silo) is not None else "")
+        own = self._aggregator.slot(silo) is not None or self._deviating
+        key = (round, weight, silo if own else "")
         if self._nothing is None or self._nothing[0] != key:
             self._nothing = key, self._summand_of_nothing(round, weight, silo)
         return self._nothing[1]
 
+    @property
+    def _deviating(self) -> bool:
+        variant = self._transcript.manifest.get("spec", {}).get("variant")
+        return isinstance(variant, dict) and variant.get("name") == "active"
+
+    def _start(self, round: int, silo: str) -> Array | None:
+        """The adapter that ``silo`` trained from: what it was sent, where a server may have sent it another one."""
+        if self._deviating:
+            for message in self._transcript.messages([round]):
+                if message.stage == "broadcast" and silo in message.receivers and not message.thinned:
+                    return decode_adapter(message.frames(), self._public.state.size, self._public.adapter.size)
+        return self.adapter(round - 1)
+
     def _summand_of_nothing(self, round: int, weight: int, silo: str) -> NDArray[np.floating]:
-        before = self.adapter(round - 1)
+        before = self._start(round, silo)
         nothing = np.zeros(self._public.layout.size, dtype=np.float32)
         if before is None:
             return nothing

@@ -93,8 +93,12 @@ class ViewWriter:
 
     def set_initial(self, adapter: NDArray[np.floating]) -> int:
         """Write the adapter that the federation started from: no reading, since nobody trained it."""
-        self._initial = self._file({"adapter": np.ascontiguousarray(adapter, dtype=np.float32)})
+        self._initial = self.keep(adapter)
         return self._initial
+
+    def keep(self, adapter: NDArray[np.floating]) -> int:
+        """Write an adapter that readings may have started from and that is no reading itself; the file's number."""
+        return self._file({"adapter": np.ascontiguousarray(adapter, dtype=np.float32)})
 
     def _file(self, tensors: dict[str, NDArray[Any]]) -> int:
         number = self._files
@@ -117,8 +121,8 @@ class ViewWriter:
         shutil.rmtree(self.partial, ignore_errors=True)
 
 
-def add_partial(writer: ViewWriter, row: Row, numbers: Mapping[int, int]) -> None:
-    """Write some coordinates of a summand or sum. ``numbers``: the files of known global adapters, by round."""
+def add_partial(writer: ViewWriter, row: Row, before: int | None) -> None:
+    """Write some coordinates of a summand or sum. ``before``: the file of the adapter that its silos started from."""
     assert row.support is not None
     round = max(term[0] for term in row.terms)
     writer.add(
@@ -129,7 +133,7 @@ def add_partial(writer: ViewWriter, row: Row, numbers: Mapping[int, int]) -> Non
         terms=row.terms,
         values=row.load().astype(np.float32),
         support=np.load(row.support, allow_pickle=False),
-        before=numbers.get(round - 1),
+        before=before,
         unchecked=row.unchecked,
     )
 

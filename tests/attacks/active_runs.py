@@ -1,0 +1,112 @@
+"""Small federations in which a coalition deviates, trained for real on the packaged model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.adversaries import assignments
+from bench.assess import Assessment, Assessor
+from bench.attack import Attack
+from bench.games.planting import plant
+from bench.lender import Memo
+from bench.materials import Materials
+from bench.plugins import Plugins
+from bench.progress import Progress
+from bench.run import Job, Runner
+from bench.spec import RunSpec
+from bench.stats import null_margin
+from bench.store import Store
+from bench.streams import SecretStreams
+from bench.training import TrainedRun
+from bench.view import View, build
+
+SECRET = 3
+
+
+def spec(defense: str = "fedavg", silos: int = 3, rounds: int = 1, options: Any = None, **federation: Any) -> RunSpec:
+    local = {"epochs": 8, "batch": 8, "lr": 5e-3}
+    return RunSpec.model_validate(
+        {
+            "task": {"name": "clinical-notes", "config": {"notes": 800, "seed": 0}},
+            "model": {"name": "tiny"},
+            "pool": {"candidates": 60, "validation": 0, "heldout": 6, "population": 16, "max_tokens": 40},
+            "federation": {"silos": silos, "rounds": rounds, "local": local, **federation},
+            "defense": [{"name": defense, "config": options or {}}],
+            "secret_seed": SECRET,
+        }
+    )
+
+
+@dataclass
+class Ground:
+    """A trained run and what it takes to attack it."""
+
+    attack: Attack
+    name: str
+    adversary: str
+    run: TrainedRun
+    materials: Materials
+    folder: Path
+
+    def view(self) -> View:
+        """What the adversary's first coalition reads, with the attack's openers."""
+        run = self.run
+        one = assignments(self.adversary, run.transcript.public.silos)[0]
+        where = self.folder / "views" / f"{self.name}-{run.run_id}"
+        made = build(
+            run.transcript,
+            run.parts.channel,
+            run.parts.aggregator,
+            self.adversary,
+            one,
+            where,
+            openers=self.attack.openers,
+        )
+        assert self.attack.behaviour is None or made.victims
+        return made
+
+    def assess(self) -> Assessment:
+        assessor = Assessor(self.run, self.materials, Memo())
+        try:
+            return assessor.assess(self.name, self.attack, self.adversary)
+        finally:
+            assessor.drop_views()
+
+    def margin(self) -> float:
+        """How far from 1/2 an AUC lies by chance, once in 10^6, asked about the first silo alone."""
+        asked = [self.run.planting.members["silo-0"], self.run.planting.nonmembers["silo-0"]]
+        return null_margin(np.repeat([True, False], [len(held) for held in asked]))
+
+    def auc(self) -> float:
+        found = self.assess()
+        assert found.status == "ok", found.note
+        return next(row.value for row in found.leakage if row.name == "auc" and row.value is not None)
+
+    def with_other_truth(self) -> Ground:
+        """The same run, scored against members that were drawn independently of those it was trained on."""
+        pool = self.materials.pool
+        share = self.run.spec.pool.share
+        other = plant("independent", pool.silos, pool.clusters, share, SecretStreams("game/other", 99))
+        return replace(self, run=replace(self.run, trained=other, planting=other))
+
+
+@cache
+def _runner(folder: Path) -> Runner:
+    """One for all runs of a folder, so that model and records are loaded once."""
+    return Runner(Store(folder), Plugins(), "", Progress(True), 2**30, None)
+
+
+def ground(folder: Path, base: RunSpec, name: str, adversary: str = "server", **config: Any) -> Ground:
+    """The run of ``base`` that the attack ``name`` asks for, trained, or found in ``folder``."""
+    plugins = Plugins()
+    plugin = plugins.find("attack", name)
+    attack = plugin.build(plugin.validate(config))
+    one = base.model_copy(update={"variant": attack.variant(adversary)})
+    runner = _runner(folder)
+    run, materials = runner._train(Job(one, 0, ()), False)
+    return Ground(attack, name, adversary, run, materials, folder)
