@@ -66,14 +66,14 @@ class Mask(Attack):
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """Scores for every candidate; none, and why, where messages show neither a support nor lengths."""
         population = tools.population.take(np.arange(min(self.config.population, len(tools.population))))
-        work = _Work(candidates, population, tools, view.public.layout.offsets)
+        work = _Work(candidates, population, tools, view.public.adapter.offsets)
         size = _nominal_size(view)
         messages = {
             silo: [replace(m, records=size * len(m.silos)) for m in self._messages(view, silo)] for silo in work.silos
         }
         if any(messages.values()):
             work.score_supports(messages)
-        if lengths := _lengths(view):
+        if (lengths := _lengths(view)) and _sums_updates(view):
             work.score_sizes(lengths, _starts(view))
         if not work.scores:
             work.missing["jaccard"] = "what opened shows neither which coordinates were sent nor lengths to compare"
@@ -81,7 +81,7 @@ class Mask(Attack):
 
     def _messages(self, view: View, silo: str) -> Iterator[_Message]:
         """The supports that concern ``silo``."""
-        bounds = view.public.layout.offsets
+        bounds = view.public.adapter.offsets
         yield from _uploads(view, silo, bounds)
         yield from _partials(view, silo, bounds)
 
@@ -103,9 +103,22 @@ def _start(reading: Reading, view: View) -> Array | None:
     return view.initial if before is None and reading.round == 0 else before
 
 
+def _sums_updates(view: View) -> bool:
+    """False where summands are something else than updates of the adapter (products of factors, stacks)."""
+    return view.public.layout == view.public.adapter
+
+
+def _trained(values: Array | None, size: int) -> Array:
+    """The values that silos train, which an adapter begins with."""
+    return np.zeros(size, dtype=np.float32) if values is None else values[:size]
+
+
 def _uploads(view: View, silo: str, bounds: Sequence[int]) -> Iterator[_Message]:
     for reading in view.uploads(silo):
-        support, at = supports.sent(reading.values, bounds), _start(reading, view)
+        values: NDArray[np.floating] = reading.values
+        if not _sums_updates(view):  # what the silo's own factors tell
+            values = _trained(reading.adapter, bounds[-1]) - _trained(reading.before, bounds[-1])
+        support, at = supports.sent(values, bounds), _start(reading, view)
         if not support.empty and at is not None:
             message = _Message(reading.round, reading.silos, support, at, "zeros of the upload")
             yield _of_weights(message, reading)
@@ -113,9 +126,9 @@ def _uploads(view: View, silo: str, bounds: Sequence[int]) -> Iterator[_Message]
 
 def _of_weights(message: _Message, reading: Reading) -> _Message:
     """Where what was left out are whole weights, the silo's own adapter is zero there, and did not start so."""
-    adapter, before = reading.adapter, reading.before
-    if adapter is None or before is None:
+    if reading.adapter is None or reading.before is None:
         return message
+    adapter, before = (_trained(values, len(message.support.told)) for values in (reading.adapter, reading.before))
     unsent = message.support.told & ~message.support.there & (before != 0)
     if not unsent.any() or np.median(np.abs(adapter[unsent])) > 1e-3 * np.median(np.abs(before[unsent])):
         return message
@@ -128,7 +141,7 @@ def _partials(view: View, silo: str, bounds: Sequence[int]) -> Iterator[_Message
     kept_back: dict[bytes, _Message] = {}
     for reading in view.readings:
         where = reading.support if silo in reading.silos else None
-        if where is None:
+        if where is None or not _sums_updates(view):
             continue
         visible = np.zeros(view.public.layout.size, dtype=np.bool_)
         visible[where] = True
