@@ -32,6 +32,8 @@ def checks(trainer: Trainer) -> Iterator[Check]:
     yield Check(f"trainer: {name} changes the adapter", subject.changes)
     yield Check(f"trainer: {name} can be repeated", subject.repeats)
     yield Check(f"trainer: {name} and its mechanisms", subject.mechanisms)
+    if trainer.promise is not None and trainer.promise.unit == "record":
+        yield Check(f"trainer: {name} audited with canaries", subject.audited)
 
 
 class _Subject:
@@ -120,6 +122,24 @@ class _Subject:
             f"it plans {foreseen} for {ROUNDS} rounds and logs {logged} (rate, sigma, steps).",
         )
         return f"promises per {self.trainer.promise.unit} under {adjacency}, and logs what it planned: {logged}"
+
+    def audited(self) -> str:
+        """No audit of ``bench.conformance.canaries`` refutes what it logs; which of them could not be made is said."""
+        from bench.conformance.canaries import AUDITS, Inapplicable
+
+        told = []
+        for audit in AUDITS:
+            try:
+                found = audit(self.trainer)
+            except Inapplicable as reason:
+                told.append(f"{audit.__name__} not made ({reason})")
+                continue
+            except Exception as error:  # a trainer may need more of a model than canaries have
+                told.append(f"{audit.__name__} not made (on the canaries' model: {type(error).__name__}: {error})")
+                continue
+            expect(not found.refuted, f"what it logs is refuted: {found}.")
+            told.append(str(found))
+        return "; ".join(told)
 
 
 def _close(one: Composition, other: Composition) -> bool:

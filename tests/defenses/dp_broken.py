@@ -102,6 +102,28 @@ class HalfTheNoise(DPSGD):
         super().randomise(batch, scale / 2, noise)
 
 
+class NoiseOverRootTwo(DPSGD):
+    """Variance and deviation mixed up."""
+
+    def randomise(self, batch, scale, noise):
+        super().randomise(batch, scale / 2**0.5, noise)
+
+
+class NoiseShareOfThree(DPSGD):
+    """One silo's share of noise that three divide, in an upload that travels by itself."""
+
+    def randomise(self, batch, scale, noise):
+        super().randomise(batch, scale / 3**0.5, noise)
+
+
+class NoiseSharesSummed(NoiseShareOfThree):
+    """What a sum of three such uploads holds: the shares of all."""
+
+    def randomise(self, batch, scale, noise):
+        for _ in range(3):
+            super().randomise(batch, scale, noise)
+
+
 class NoiseOfTheMean(DPSGD):
     """Forgets that the sum is divided after the noise is added."""
 
@@ -268,6 +290,8 @@ BROKEN = {
     MultipliesInfinityByZero: ("check_sensitivity", "spoils the sum"),
     NoNoise: ("check_noise", "noise of 0"),
     HalfTheNoise: ("check_noise", "noise of 0.[45]"),
+    NoiseOverRootTwo: ("check_noise", "noise of 0.[67]"),
+    NoiseShareOfThree: ("check_noise", "noise of 0.[56]"),
     NoiseOfTheMean: ("check_noise", "noise of [34]"),
     FixedSensitivity: ("check_noise", "noise of [12]"),
     SameNoiseEveryStep: ("check_noise", "noise of"),
