@@ -59,6 +59,7 @@ class Mask(Attack):
 
     game = "membership"
     needs = frozenset({"upload", "partial", "metadata"})
+    ground = "prune"
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -206,6 +206,8 @@ class Attack(ABC):
     #: True where the attack knows the candidates' kind only through the population
     knows: Literal["candidates", "population"] = "candidates"
     adaptive: bool = False
+    #: the defense on whose run the conformance kit tries it, where a run in the clear has nothing for it to read
+    ground: str = "fedavg"
     #: shadow federations that it wants (``Tools.shadows``)
     shadows: int = 0
     #: openers of its own, tried after the harness's; what they open enters the view that it gets

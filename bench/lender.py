@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bench.attack import Tools
 from bench.errors import SiloBenchError
+from bench.gradients import GradientMemo
 from bench.materials import Materials
 from bench.tokens import Tokens, TokenStats
 from bench.view import Reading, adapter_handle
@@ -36,6 +37,7 @@ class Memo:
     however their questions are grouped and ordered. ``forwarded``: records that went through the model."""
 
     def __init__(self) -> None:
+        self.gradients = GradientMemo()
         self._known: dict[tuple[str, bytes], Row] = {}
         self.forwarded = 0
 
@@ -82,6 +84,9 @@ class LentTools(Tools):
             # It prices text and writes text: a token's log-probability, and whether it would have come next.
             return replace(stats, mean=None, sd=None, choices=None)
         return self._stats(None if source is None else source.adapter, tokens)
+
+    def record_gradients(self, at: Adapter | None, tokens: Tokens) -> Iterator[Adapter]:
+        return self._memo.gradients.gradients(self.model, at, tokens)
 
     def stats_under(self, adapter: Adapter, tokens: Tokens) -> TokenStats:
         return self._stats(np.asarray(adapter, dtype=np.float32), tokens)

@@ -56,3 +56,17 @@ def test_the_same_tokens_predicted_elsewhere_are_another_question() -> None:
     fewer[:, 1] = False
     memo.stats("a", Tokens(tokens.ids, tokens.lengths, fewer, tokens.answer), fake)
     assert memo.forwarded == 2
+
+
+def test_gradients_are_taken_once_for_all_who_share_a_memo() -> None:
+    from bench.conformance.playground import playground
+
+    ground = playground("membership")
+    ids = sorted(ground.materials.pool.silos["silo-0"])[:6]
+    tokens = ground.materials.tokens(ids)
+    at = ground.view.last_adapter(ground.view.victims[0]).adapter  # type: ignore[union-attr]
+    one = np.stack(list(ground.tools().record_gradients(at, tokens)))
+    computed = ground.memo.gradients.computed
+    again = np.stack(list(ground.tools().record_gradients(at, tokens.take([3, 1, 0]))))
+    assert ground.memo.gradients.computed == computed == 6
+    np.testing.assert_array_equal(again, one[[3, 1, 0]])

@@ -10,17 +10,17 @@ import numpy as np
 
 from bench.assess import Assessment
 from bench.attack import Attack, Target
-from bench.config import Config
+from bench.config import Config, canonical_json
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.playground import CANDIDATES, Playground, playground
 from bench.games.catalog import GAMES
-from bench.plugins import Plugin
+from bench.plugins import Plugin, Plugins
 from bench.spec import ADVERSARIES
 from bench.view import Kind
 
 #: the figure that decides, by game, and what a run that memorised its records must give at the strongest adversary
-HEADLINE = {"membership": "auc", "reconstruction": "token_recall"}
-PLANTED = {"membership": 0.8, "reconstruction": 0.5}
+HEADLINE = {name: game.headline for name, game in GAMES.items()} | {"extraction": "inferred", "audit": "auc"}
+PLANTED = {"membership": 0.8, "reconstruction": 0.5, "source": 0.8, "extraction": 0.5, "audit": 0.8}
 #: how far an AUC of these members and as many others lies from 1/2 by chance, once in a million (two-sided normal)
 MARGIN = 4.9 * float(np.sqrt((CANDIDATES + 1) / (3 * CANDIDATES**2)))
 #: how much more of the trained records' tokens a reconstruction must recall than of others'
@@ -35,14 +35,17 @@ def checks(plugin: Plugin, config: Config) -> Iterator[Check]:
     except Exception:
         return  # the check above has said why
     yield Check("every adversary", subject.every_adversary)
-    yield Check("planted leak", subject.planted)
-    yield Check("no leak", subject.no_leak)
-    yield Check("order", subject.candidate_order if game == "membership" else subject.target_order)
+    if game in PLANTED:
+        yield Check("planted leak", subject.planted)
+    if game in ("membership", "reconstruction"):
+        yield Check("no leak", subject.no_leak)
+        yield Check("order", subject.candidate_order if game == "membership" else subject.target_order)
 
 
 class _Subject:
     def __init__(self, plugin: Plugin, config: Config) -> None:
         self.plugin, self.config = plugin, config
+        self._grounds: dict[str, Playground] = {}
 
     @cached_property
     def attack(self) -> Attack:
@@ -57,11 +60,21 @@ class _Subject:
 
     @cached_property
     def ground(self) -> Playground:
-        return playground(self.attack.game)
+        return self.ground_of("all-but-one")
+
+    def ground_of(self, who: str) -> Playground:
+        """The run that the attack is made on as ``who``: trained once for all that share it."""
+        variant = self.attack.variant(who)
+        key = canonical_json(variant)
+        if key not in self._grounds:
+            own = [] if self.plugin.path is None else [self.plugin.path]
+            known = Plugins([path for path in own if path.parent.name != "attacks"])
+            self._grounds[key] = playground(self.attack.game, self.attack.ground, variant, known)
+        return self._grounds[key]
 
     @cached_property
     def found(self) -> dict[str, Assessment]:
-        return {who: self.ground.assess(self.plugin.name, self.attack, who) for who in ADVERSARIES}
+        return {who: self.ground_of(who).assess(self.plugin.name, self.attack, who) for who in ADVERSARIES}
 
     def builds(self) -> str:
         return f"plays the {self.attack.game} game, needs {' or '.join(sorted(self.attack.needs))}"

@@ -15,21 +15,23 @@ from bench.assess import Assessment, Assessor
 from bench.assets import Assets
 from bench.attack import Attack, Candidates, GameName
 from bench.conformance.fixtures import sentences
-from bench.defense import Defense
 from bench.federation.parts import fill
 from bench.games.planting import plant
 from bench.lender import LentTools, Memo
-from bench.materials import Corpus, Materials
+from bench.materials import Corpus, Materials, Workshop
 from bench.model import LoraModel
 from bench.plays.table import Seat
 from bench.plays.table import tools as lend
+from bench.plugins import Plugins
 from bench.pool import build_pool
+from bench.result import Claim
 from bench.spec import FederationSpec, LocalSpec, LoraSpec, ModelSpec, PluginSpec, PoolSpec, RunSpec
 from bench.store import Store
 from bench.streams import SecretStreams, Streams
 from bench.task import Record, Task
 from bench.training import ShadowRun, TrainedRun, federate, shadow_specs, train
 from bench.update import Array
+from bench.variant import build as build_variant
 from bench.view import View, build
 
 SECRET_SEED = 11
@@ -39,6 +41,10 @@ CANDIDATES = 120
 WORDS: dict[GameName, int] = {"membership": 8, "reconstruction": 3}
 _MEMBERSHIP = FederationSpec(
     silos=2, rounds=1, lora=LoraSpec(rank=8, alpha=16.0), local=LocalSpec(epochs=20, batch=6, lr=2e-2)
+)
+#: what is sent still follows from a record's first gradients
+_BRIEF = FederationSpec(
+    silos=2, rounds=3, lora=LoraSpec(rank=8, alpha=16.0), local=LocalSpec(steps=1, batch=64, optimizer="sgd", lr=0.3)
 )
 #: one gradient step of one record per silo, at a rank above its number of tokens
 _RECONSTRUCTION = FederationSpec(
@@ -102,6 +108,10 @@ class Playground:
         """Released adapters by handle."""
         return Assessor(self.run, self.materials, self.memo).released
 
+    def claim(self, adversary: str, delta: float | None = None) -> Claim | None:
+        """What the defense promises to that adversary's victims."""
+        return Assessor(self.run, self.materials, self.memo).claim(adversary, delta)
+
     def shadows(self, count: int) -> list[ShadowRun]:
         """The first ``count`` shadow federations, trained once."""
         return [self._shadow(spec) for spec in shadow_specs(self.run.spec, count)]
@@ -127,9 +137,52 @@ class Playground:
         return Candidates(opaque, tuple(holder[i] for i in ids), self.materials.texts(ids), self.materials.tokens(ids))
 
 
-def playground(game: GameName) -> Playground:
-    """Train it: a few seconds."""
-    federation = _RECONSTRUCTION if game == "reconstruction" else _MEMBERSHIP
+def playground(
+    game: GameName, defense: str = "fedavg", variant: PluginSpec | None = None, plugins: Plugins | None = None
+) -> Playground:
+    """Train it: a few seconds. ``defense``: whose run it is, with its defaults; ``variant``: a run of its own.
+
+    Membership and reconstruction are played on sentences of random words; other games on clinical notes, divided by
+    ward, with labels and marked secrets.
+    """
+    known = plugins or Plugins()
+    parts = fill(known.find("defense", defense).build({}))
+    ordinary = build_variant(variant, known)
+    if game in _SENTENCES:
+        spec, materials = _on_sentences(game, defense, variant)
+    else:
+        spec, materials = _on_notes(defense, variant, known)
+    materials = ordinary.materials(materials, spec, 0)
+    folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
+    run = train(spec, 0, materials, parts, Store(Path(folder.name)), variant=ordinary)
+    return Playground(run, materials, folder, Memo())
+
+
+_SENTENCES = ("membership", "reconstruction", "audit")
+
+
+def _on_notes(defense: str, variant: PluginSpec | None, plugins: Plugins) -> tuple[RunSpec, Materials]:
+    """A federation of three wards that memorises its notes."""
+    spec = RunSpec(
+        task=PluginSpec(name="clinical-notes", config={"notes": 400, "seed": 0}),
+        model=ModelSpec(name="tiny"),
+        pool=PoolSpec(candidates=12, validation=0, heldout=6, population=40, max_tokens=64),
+        federation=FederationSpec(
+            silos=3,
+            rounds=1,
+            partition="field",
+            lora=LoraSpec(rank=8, alpha=16.0),
+            local=LocalSpec(epochs=20, batch=6, lr=2e-2),
+        ),
+        defense=(PluginSpec(name=defense),),
+        variant=variant,
+        secret_seed=SECRET_SEED,
+    )
+    return spec, Workshop(plugins, Assets(quiet=True), "cpu").materials(spec, 0)
+
+
+def _on_sentences(game: GameName, defense: str, variant: PluginSpec | None) -> tuple[RunSpec, Materials]:
+    federation = _RECONSTRUCTION if game == "reconstruction" else _MEMBERSHIP if defense == "fedavg" else _BRIEF
     spec = RunSpec(
         task=PluginSpec(name="sentences"),
         model=ModelSpec(name="tiny"),
@@ -137,13 +190,11 @@ def playground(game: GameName) -> Playground:
             candidates=120 // federation.silos, validation=0, heldout=4, population=40, min_tokens=4, max_tokens=48
         ),
         federation=federation,
-        defense=(PluginSpec(name="plain"),),
+        defense=(PluginSpec(name=defense),),
+        variant=variant,
         secret_seed=SECRET_SEED,
     )
-    materials = _materials(spec, Sentences(WORDS.get(game, 8)))
-    folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
-    run = train(spec, 0, materials, fill(Defense()), Store(Path(folder.name)))
-    return Playground(run, materials, folder, Memo())
+    return spec, _materials(spec, Sentences(WORDS.get(game, 8)))
 
 
 def _materials(spec: RunSpec, task: Task) -> Materials:
