@@ -60,6 +60,10 @@ class Fit:
     surplus: float
 
 
+#: candidates taken, and the sum of squares that they leave
+Step = tuple[tuple[int, ...], float]
+
+
 def pursue(parts: Sequence[Projection], most: int, vocabulary: int, tolerances: Sequence[float]) -> Fit | None:
     """The smallest set of at most ``most`` candidates that explains the surviving entries, or None where none does
     beyond chance. ``tolerances``: shares of the norm that may be left (besides a grid's noise), the strictest first.
@@ -74,12 +78,15 @@ def pursue(parts: Sequence[Projection], most: int, vocabulary: int, tolerances: 
     fit = _best(parts, path, vocabulary, tolerances)
     for size in dict.fromkeys(round(most * share) for share in STARTS):
         if fit is None and 1 < size <= len(path):
-            fit = _best(parts, _path(parts, most, _exchanged(parts, path[:size])), vocabulary, tolerances)
+            fit = _best(parts, _path(parts, most, _exchanged(parts, path[size - 1][0])), vocabulary, tolerances)
     return fit
 
 
-def _best(parts: Sequence[Projection], path: Sequence[int], vocabulary: int, tolerances: Sequence[float]) -> Fit | None:
-    fits = [_fit(parts, path[:size], vocabulary) for size in range(1, len(path) + 1)]
+def _best(
+    parts: Sequence[Projection], path: Sequence[Step], vocabulary: int, tolerances: Sequence[float]
+) -> Fit | None:
+    """The first set on the ``path`` that is small enough, without what it does not need."""
+    fits = [_fit(parts, step[0], vocabulary, step[1]) for step in path]
     for tolerance in tolerances:
         for fit in fits:
             if _small(parts, fit, tolerance) and fit.surplus > MARGIN:
@@ -147,20 +154,23 @@ class _Left:
         return float(np.square(self.rows).sum())
 
 
-def _path(parts: Sequence[Projection], most: int, start: Sequence[int] = ()) -> list[int]:
-    """Candidates in the order in which they are taken, after ``start``, until nothing is left but rounding."""
+def _path(parts: Sequence[Projection], most: int, start: Sequence[int] = ()) -> list[Step]:
+    """Candidates taken one by one, after ``start``, until nothing is left but rounding: each set with the sum of
+    squares that it leaves."""
     left = [_Left(part, start) for part in parts]
-    taken = list(start)
-    while len(taken) < most and sum(one.residual for one in left) > FLOOR + _noise(parts, len(taken)):
+    chosen, rest = tuple(start), sum(one.residual for one in left)
+    path: list[Step] = [(chosen, rest)] if start else []
+    while len(chosen) < most and rest > FLOOR + _noise(parts, len(chosen)):
         gain = np.sum([one.gains() for one in left], axis=0)
-        gain[taken] = -1.0
+        gain[list(chosen)] = -1.0
         best = int(np.argmax(gain))
         if gain[best] <= 0:
             break
-        taken.append(best)
         for one in left:
             one.take(best)
-    return taken
+        chosen, rest = (*chosen, best), sum(one.residual for one in left)
+        path.append((chosen, rest))
+    return path
 
 
 def _residual(part: Projection, chosen: Sequence[int]) -> float:
@@ -187,11 +197,12 @@ def _noise(parts: Sequence[Projection], size: int) -> float:
     return total
 
 
-def _fit(parts: Sequence[Projection], chosen: Sequence[int], vocabulary: int) -> Fit:
+def _fit(parts: Sequence[Projection], chosen: Sequence[int], vocabulary: int, residual: float | None = None) -> Fit:
     """How far ``chosen`` beat chance: a row of s survivors leaves (s - size) / s of its sum of squares to atoms that it
     has nothing to do with; each spare entry gains half a log of the ratio, and naming the tokens costs their number
     times log(vocabulary)."""
-    residual = sum(_residual(p, chosen) for p in parts)
+    if residual is None:
+        residual = sum(_residual(p, chosen) for p in parts)
     spare = sum(_spare(p, len(chosen)) for p in parts)
     chance = sum(_by_chance(p, len(chosen)) for p in parts)
     share = residual / chance if chance > 0 else 1.0

@@ -18,6 +18,7 @@ from attacks.rowspace.order import Deeper, input_moments
 from attacks.rowspace.probe import Probe
 from bench.attack import Reconstruction, Target, Tools
 from bench.games.baselines import expected_distinct, inclusion, most_likely, typical
+from bench.view import adapter_handle
 
 if TYPE_CHECKING:
     from bench.model import LoraModel
@@ -35,6 +36,7 @@ class Session:
     def __init__(self, tools: Tools, groups: int) -> None:
         self.tools = tools
         self.found: Identified  # of the last target
+        self._moments: tuple[str, list[NDArray[np.float64]]] = ("", [])
         self.model: LoraModel = tools.model
         self.probe = Probe(self.model)
         self.groups = min(groups, len(self.probe.groups))
@@ -55,7 +57,7 @@ class Session:
     def identify(self, target: Target, seen: Observed, more: Sequence[Observed] = ()) -> tuple[Identified, Deeper]:
         """Which tokens were there, and what the deeper layers say of their order. The model holds ``seen.before``."""
         change = self.changes(seen)
-        deeper = self._deeper(change)
+        deeper = self._deeper(change, seen)
         others = [self.changes(o) for o in more]
         return self.vocabulary.identify(change, self.log_odds(target), deeper.confirm_first, others), deeper
 
@@ -66,9 +68,12 @@ class Session:
         moved = seen.change if change is None else change
         return changes(self.model.layout, before, before.astype(np.float64) + moved, known, seen.deviation)
 
-    def _deeper(self, change: Mapping[str, Change]) -> Deeper:
-        moments = input_moments(self.probe, self.tools.population, self.groups)
-        return Deeper(self.probe, change, self.groups, moments)
+    def _deeper(self, change: Mapping[str, Change], seen: Observed) -> Deeper:
+        """The deeper groups; what they usually read is measured once for targets that start from the same adapter."""
+        handle = adapter_handle(seen.before)
+        if self._moments[0] != handle:
+            self._moments = handle, input_moments(self.probe, self.tools.population, self.groups)
+        return Deeper(self.probe, change, self.groups, self._moments[1])
 
     def log_odds(self, target: Target) -> NDArray[np.float64]:
         """(vocabulary,) of each token being in the target's batch, known from the population alone."""

@@ -80,7 +80,7 @@ def precision_recall(answer: Reconstruction, there: set[int]) -> tuple[float, fl
 def test_one_short_record_and_one_sgd_step_come_back_whole(model: LoraModel, initial: Adapter) -> None:
     population = tokens_of(random_records(20, 10, seed=1))
     figures, ordered = [], 0
-    for row in records(model)[:8]:
+    for row in records(model)[:5]:
         tokens = tokens_of([row])
         answer = attack(model, population, initial, train(model, initial, tokens))
         figures.append(precision_recall(answer, held(tokens)))
@@ -88,7 +88,7 @@ def test_one_short_record_and_one_sgd_step_come_back_whole(model: LoraModel, ini
         assert answer.exact
         assert auc(answer.token_scores, held(tokens)) == 1.0
     assert np.mean(figures, axis=0).min() >= 0.95
-    assert ordered >= 4
+    assert ordered >= 3
 
 
 def test_it_works_up_to_one_position_below_the_rank(model: LoraModel, initial: Adapter) -> None:
@@ -131,14 +131,14 @@ def test_two_records_in_one_step_are_told_apart(model: LoraModel, initial: Adapt
 def test_several_small_steps_on_one_record(model: LoraModel, initial: Adapter) -> None:
     """Steps blur what deeper layers read by the learning rate; a token whose successor was certain may drown."""
     whole = 0
-    for row in records(model)[:4]:
+    for row in records(model)[:3]:
         after = train(model, initial, tokens_of([row]), batches=[[0]] * 4)
         answer = attack(model, tokens_of(random_records(9, 9, seed=1)), initial, after, steps=4)
         assert min(precision_recall(answer, held(tokens_of([row])))) >= 0.9
         (found,) = answer.sequences
         assert found == tuple(row[: len(found)])
         whole += len(found) == len(row) - 1
-    assert whole >= 2
+    assert whole >= 1
 
 
 def test_a_later_round_where_b_is_not_zero(model: LoraModel, initial: Adapter) -> None:
@@ -152,7 +152,7 @@ def test_a_later_round_where_b_is_not_zero(model: LoraModel, initial: Adapter) -
 
 def test_another_records_update_tells_nothing(model: LoraModel, initial: Adapter) -> None:
     """Control without a leak: scores from the update of record i, judged by the tokens of record i + 1."""
-    n, length = 12, 40
+    n, length = 8, 40
     rows = random_records(n, length, seed=6)
     population = tokens_of(random_records(60, length, seed=7))
     scores = [attack(model, population, initial, train(model, initial, tokens_of([r]))).token_scores for r in rows]
@@ -177,7 +177,7 @@ def test_a_batch_beyond_the_rank_is_ranked(model: LoraModel, initial: Adapter, a
     n, length = 8, 8
     population = tokens_of(random_records(60, length, seed=7))
     found = []
-    for seed in range(6):
+    for seed in range(4):
         tokens = tokens_of(random_records(n, length, seed=20 + seed))
         batches = [range(4), range(4, 8)] * 2 if adamw else None
         after = train(model, initial, tokens, adamw=adamw, batches=batches)

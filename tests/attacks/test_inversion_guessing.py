@@ -139,7 +139,7 @@ def test_unrelated_gradients_point_in_many_directions(model: LoraModel, initial:
     )
 
 
-@pytest.mark.parametrize("records", [1, 2])
+@pytest.mark.parametrize("records", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_short_records_come_back_far_above_the_baseline(model: LoraModel, initial: Adapter, records: int) -> None:
     rows = notes(model, 8 if records == 1 else 6)
     population = tokens_of(rows[4:])
@@ -168,7 +168,7 @@ def test_the_order_of_targets_does_not_matter_and_noise_is_survived(model: LoraM
         Upload(train(model, initial, tokens_of(rows[:1]), lr=0.1), initial, "silo-0"),
         Upload(initial + noise, initial, "silo-1"),
     ]
-    attack = gradient_matching.build(gradient_matching.Config(budget=120, width=2, choices=4))
+    attack = gradient_matching.build(gradient_matching.Config(budget=60, width=2, choices=4))
     one = answers(attack, model, tokens_of(rows[4:]), uploads, 1, optimizer="sgd")
     other = answers(attack, model, tokens_of(rows[4:]), uploads[::-1], 1, optimizer="sgd")[::-1]
     for a, b in zip(one, other, strict=True):

@@ -52,7 +52,7 @@ def test_noise_sets_the_rank() -> None:
     rng = np.random.default_rng(2)
     clean = np.outer(rng.normal(size=50), rng.normal(size=8))
     noise = rng.normal(size=(50, 8)) * 1e-3
-    top = np.linalg.norm(noise, 2)
+    top = float(np.linalg.norm(noise, 2))
     assert algebra.row_space(clean + noise, 2 * top).rank == 1
     assert algebra.row_space(clean + noise, 0.0).rank == 8
     assert algebra.row_space(clean + noise, 0.0, tolerance=0.1).rank == 1

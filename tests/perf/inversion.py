@@ -3,16 +3,14 @@
 ``python -m tests.perf.inversion [--batches 1,2,4,8,16] [--ranks 4,16,64] [--prune 0,0.5,0.9] [--optimizers sgd,adamw]
 [--rounds 0,2] [--length 16] [--attack inversion] [--preset smoke] [--store DIR] [--json FILE] [--svg FILE]``
 
-Every cell is an ordinary ``bench run``: 6 silos, one local step a round on one batch of records of ``--length`` tokens,
-three rounds, attacked by the server that reads uploads in clear. ``--json`` keeps rows as they come and takes up where
-it was stopped. Means are over the silos of one run.
+Every cell is an ordinary run of the harness: 6 silos, one local step a round on one batch of records of ``--length``
+tokens, three rounds, attacked by the server that reads uploads in clear. ``--json`` keeps rows as they come and takes
+up where it was stopped. Means are over the silos of one run.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +19,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.cli import main as bench
+from bench.grid import Request, expand
+from bench.plugins import Plugins
+from bench.progress import Progress
+from bench.run import Runner, jobs
+from bench.store import Store
 
 FIGURES = {"precision": "token_precision", "recall": "token_recall", "rouge_l": "rouge_l", "auc": "token_auc"}
 RATES = {"sgd": 0.1, "adamw": 2e-3}
@@ -50,44 +52,62 @@ class Row:
         return self.optimizer, self.prune, self.rank, self.batch, self.round
 
 
-def run(options: argparse.Namespace, optimizer: str, prune: float, rank: int, batch: int, round: int) -> Row:
-    """Train, where the store does not have it, and attack. Raises RuntimeError with what the command said."""
-    values = {
-        "federation.silos": 6, "federation.rounds": 1 + max(options.rounds), "federation.local.steps": 1,
-        "federation.local.batch": batch, "federation.local.optimizer": optimizer,
-        "federation.local.lr": RATES[optimizer], "federation.lora.rank": rank, "federation.release": "none",
-        "pool.candidates": 32, "pool.heldout": 4, "pool.validation": 0, "pool.population": 120,
-        "pool.min_tokens": min(options.length, 24), "pool.max_tokens": options.length,
-        f"{options.attack}.rounds": f"[{round}]",
-    }  # fmt: skip
-    defense = "fedavg" if prune == 0 else "prune"
-    if prune:
-        values |= {"prune.start": 0, "prune.sparsity_start": prune, "prune.sparsity_end": prune}
-    words = ["run", "--preset", options.preset, "--defense", defense, "--attack", options.attack]
-    words += ["--adversary", "server", "--json", "--store", str(options.store)]
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = bench([*words, *(part for k, v in values.items() for part in ("--set", f"{k}={v}"))])
-    lines = [json.loads(line) for line in out.getvalue().splitlines() if line.startswith("{")]
-    if code or not lines or lines[0]["status"] != "ok":
-        raise RuntimeError(f"exit {code}: {err.getvalue()[-2000:]} {lines[:1]}")
-    found = {figure["name"]: float(figure["value"]) for figure in lines[0]["leakage"]}
-    means = {k: found[name] for k, name in FIGURES.items()}
-    base = {f"base_{k}": found[f"{name}:baseline"] for k, name in FIGURES.items()}
-    return Row(optimizer, prune, rank, batch, round, **means, **base)
+class Bench:
+    """Runs cells one after the other in this process; model and records stay loaded while they are the same."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.plugins = options, Plugins()
+        self.runner = Runner(Store(options.store), self.plugins, options.preset, Progress(True), 2**33, None)
+
+    def rows(self, rank: int, optimizer: str, prune: float, batch: int, rounds: Sequence[int]) -> Iterator[Row]:
+        """Train once, where the store does not have it, and attack every round. Raises RuntimeError for an error."""
+        grids = [expand(self._request(rank, optimizer, prune, batch, r), self.plugins) for r in rounds]
+        (job,) = jobs([cell for grid in grids for cell in grid.cells], grids[0].seeds)
+        for round, result in zip(rounds, self.runner.run(job), strict=True):
+            if result.status != "ok":
+                raise RuntimeError(f"{result.status}: {result.note}")
+            found = {figure.name: figure.value or 0.0 for figure in result.leakage}
+            means = {k: found[name] for k, name in FIGURES.items()}
+            base = {f"base_{k}": found[f"{name}:baseline"] for k, name in FIGURES.items()}
+            yield Row(optimizer, prune, rank, batch, round, **means, **base)
+
+    def _request(self, rank: int, optimizer: str, prune: float, batch: int, round: int) -> Request:
+        options = self.options
+        values: dict[str, object] = {
+            "federation.silos": 6, "federation.rounds": 1 + max(options.rounds), "federation.local.steps": 1,
+            "federation.local.batch": batch, "federation.local.optimizer": optimizer,
+            "federation.local.lr": RATES[optimizer], "federation.lora.rank": rank, "federation.release": "none",
+            "pool.candidates": 32, "pool.heldout": 4, "pool.validation": 0, "pool.population": 120,
+            "pool.min_tokens": min(options.length, 24), "pool.max_tokens": options.length,
+            f"{options.attack}.rounds": f"[{round}]",
+        }  # fmt: skip
+        if prune:
+            values |= {"prune.start": 0, "prune.sparsity_start": prune, "prune.sparsity_end": prune}
+        return Request(
+            defense="prune" if prune else "fedavg",
+            attack=options.attack,
+            adversary="server",
+            preset=options.preset,
+            sets=tuple(f"{key}={value}" for key, value in values.items()),
+        )
 
 
 def grid(options: argparse.Namespace) -> Iterator[Row]:
+    """All rows, those that ``--json`` holds already from there; models are loaded once per rank."""
     done = {}
     if options.json and options.json.exists():
         done = {(row := Row(**json.loads(line))).key: row for line in options.json.read_text().splitlines()}
-    cells = product(options.optimizers, options.prune, options.ranks, options.batches, options.rounds)
-    for cell in cells:
-        row = done.get(cell) or run(options, *cell)
-        if options.json and cell not in done:
-            with options.json.open("a") as file:
-                file.write(json.dumps(asdict(row)) + "\n")
-        yield row
+    bench = Bench(options)
+    cells = product(options.ranks, options.optimizers, options.prune, options.batches)
+    for rank, optimizer, prune, batch in cells:
+        keys = [(optimizer, prune, rank, batch, r) for r in options.rounds]
+        missing = [key[-1] for key in keys if key not in done]
+        for row in bench.rows(rank, optimizer, prune, batch, missing) if missing else ():
+            done[row.key] = row
+            if options.json:
+                with options.json.open("a") as file:
+                    file.write(json.dumps(asdict(row)) + "\n")
+        yield from (done[key] for key in keys)
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -163,7 +183,7 @@ def main(words: Sequence[str]) -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--svg", type=Path)
     options = parser.parse_args(words)
-    rows = list(grid(options))
+    rows = sorted(grid(options), key=lambda r: (r.optimizer != "sgd", r.prune, r.rank, r.round, r.batch))
     print(table(rows))
     if options.svg:
         options.svg.write_text(figure(rows))
