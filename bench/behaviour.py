@@ -57,7 +57,10 @@ class Behaviour:
         self, party: str, stage: str, round: int, inbox: Sequence[Message], honest: Honest, scene: Scene
     ) -> Iterable[Outgoing]:
         """What ``party`` sends in this step. ``honest(messages)`` lets it act by the protocol, on ``inbox`` or on
-        messages that the coalition made up (``Forged``); what it returns may be sent on, changed, or dropped."""
+        messages that the coalition made up (``Forged``); what it returns may be sent on, changed, or dropped.
+
+        Where a party's own code does not take what it was sent, the federation stops and the row is ``refused``.
+        """
         return honest(inbox)
 
     def records(self, silo: str, own: Tokens, scene: Scene) -> Tokens:

@@ -18,6 +18,10 @@ class UsageError(SiloBenchError):
     exit_code = 2
 
 
+class Refused(SiloBenchError):
+    """The protocol's own code, at some party, did not take what a deviating coalition sent it or made up."""
+
+
 class CannotOpen(Exception):
     """Raised by a channel's ``read`` when the knowledge it was handed opens nothing."""
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.config import canonical_json
+from bench.errors import Refused
 from bench.plugins import Plugins
 from bench.progress import Progress
 from bench.provenance import fingerprint, provenance
@@ -192,7 +193,11 @@ class Runner:
         return own if path is None else [*own, path]
 
     def _compute(self, job: Job, cells: Sequence[Cell], refresh: bool) -> Iterator[Result]:
-        run, materials = self._train(job, refresh)
+        try:
+            run, materials = self._train(job, refresh)
+        except Refused as refusal:
+            yield from (self._refused(cell, job, refusal) for cell in cells)
+            return
         yield from self.attack(run, materials, cells)
 
     def attack(self, run: TrainedRun, materials: Materials, cells: Sequence[Cell]) -> Iterator[Result]:
@@ -320,10 +325,40 @@ class Runner:
         attack: Attack = self.plugins.find("attack", spec.name).build(spec.config)
         return attack
 
+    def _refused(self, cell: Cell, job: Job, refusal: Refused) -> Result:
+        """The row of a federation that stopped because its protocol did not take what a coalition did."""
+        materials = self.materials(job.spec, job.seed)
+        result = Result(
+            cell=cell.cell_id,
+            run=job.spec.run_id(job.seed),
+            result=cell.result_id(job.seed),
+            fingerprint=self.fingerprint(cell),
+            seed=job.seed,
+            status="refused",
+            task=cell.run.task.name,
+            defense=cell.run.defense_name,
+            attack=cell.attack.name,
+            adversary=cell.adversary,
+            simulated=_simulated(cell),
+            adaptive=self.build_attack(cell.attack).adaptive,
+            active=True,
+            note=str(refusal),
+            spec=cell.model_dump(mode="json"),
+            provenance=self._provenance(materials, job.spec.planting_id(job.seed)),
+        )
+        return self.store.save_result(result)
+
+    def _provenance(self, materials: Materials, planting: str) -> dict[str, Any]:
+        return {
+            **provenance(str(materials.model.device)),
+            "preset": self.preset,
+            "planting": planting,
+            "model": {"revision": materials.source.revision, "sha256": materials.source.sha256},
+        }
+
     def _keep(self, cell: Cell, run: TrainedRun, assessor: Assessor, found: Assessment, attack: Attack) -> Result:
         materials = assessor.materials
         spec = cell.model_dump(mode="json")
-        simulated = ("secrets from --secret-seed",) if cell.run.secret_seed is not None else ()
         result = Result(
             cell=cell.cell_id,
             run=run.run_id,
@@ -342,7 +377,7 @@ class Runner:
             cost={**run.cost, **found.cost},
             claim=assessor.claim(cell.adversary),
             learned=run.learned,
-            simulated=(*simulated, *run.parts.simulated),
+            simulated=(*_simulated(cell), *run.parts.simulated),
             adaptive=attack.adaptive,
             active=self._variant(run.spec).active,
             audit=found.audit,
@@ -350,11 +385,12 @@ class Runner:
             note=found.note,
             spec=spec,
             provenance={
-                **provenance(str(materials.model.device)),
-                "preset": self.preset,
-                "planting": run.planting.id,
+                **self._provenance(materials, run.planting.id),
                 **({"isolated": getattr(attack, "confined", "") or "process only"} if self.isolate else {}),
-                "model": {"revision": materials.source.revision, "sha256": materials.source.sha256},
             },
         )
         return self.store.save_result(result)
+
+
+def _simulated(cell: Cell) -> tuple[str, ...]:
+    return ("secrets from --secret-seed",) if cell.run.secret_seed is not None else ()

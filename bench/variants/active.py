@@ -7,15 +7,16 @@ about the defense.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from bench.adversaries import Assignment, assignments
 from bench.attack import Attack
 from bench.behaviour import Behaviour, Scene
 from bench.channel import Message, Outgoing, Public
 from bench.config import Config as Base
-from bench.errors import UsageError
+from bench.errors import Refused, SiloBenchError, UsageError
 from bench.federation.carrier import Carrier
 from bench.federation.setup import Setup
 from bench.games.planting import Planting, queries
@@ -25,6 +26,8 @@ from bench.spec import PluginSpec, RunSpec
 from bench.store import Store
 from bench.tokens import Tokens
 from bench.variant import Variant
+
+Made = TypeVar("Made")
 
 
 class Config(Base):
@@ -98,13 +101,22 @@ class _Deviating(Carrier):
         self.inner, self.behaviour, self.scene = inner, behaviour, scene
 
     def deliver(self, party: str, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
-        if party not in self.scene.coalition:
-            return self.inner.deliver(party, stage, round, inbox)
-
         def honest(given: Sequence[Message]) -> Iterable[Outgoing]:
-            return self.inner.deliver(party, stage, round, given)
+            made = self.inner.deliver(party, stage, round, given)
+            where = f"{party}, stage {stage} of round {round}"
+            return (Outgoing(one.receivers, _guarded(one.frames, where)) for one in _guarded(made, where))
 
+        if party not in self.scene.coalition:
+            return honest(inbox)
         return self.behaviour.act(party, stage, round, inbox, honest, self.scene)
+
+
+def _guarded(made: Iterable[Made], where: str) -> Iterator[Made]:
+    """What the protocol's own code makes, lazily. Raises Refused where it does not go on."""
+    try:
+        yield from made
+    except SiloBenchError as error:
+        raise Refused(f"the protocol stopped at {where}: {error}") from error
 
 
 def build(config: Config, plugins: Plugins) -> Active:

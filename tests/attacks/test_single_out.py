@@ -1,0 +1,51 @@
+"""Copies of one upload: a sum that needs no other silo opens as that silo's own; signed or masked uploads don't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.errors import Refused
+from tests.attacks.active_runs import Ground, ground, spec
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("single-out")
+
+
+@pytest.fixture(scope="module")
+def fedshield(folder: Path) -> Ground:
+    return ground(folder, spec("fedshield"), "single-out")
+
+
+def test_what_fedshield_releases_is_the_one_silo_s_own_model(fedshield: Ground) -> None:
+    transcript = fedshield.run.transcript
+    own = transcript.truth(0, "silo-0")  # whole weights, each silo counting as one
+    assert own is not None
+    (reading,) = fedshield.view().adapters()
+    np.testing.assert_allclose(reading.adapter, own, rtol=0, atol=1e-5)
+    others = np.mean([transcript.truth(0, name) for name in transcript.public.silos], axis=0)
+    assert np.abs(others - own).max() > 1e-3
+
+
+def test_it_reads_one_silo_s_members_from_a_release_that_hides_them_among_others(
+    folder: Path, fedshield: Ground
+) -> None:
+    assert fedshield.assess().reads == ("adapter after round 0",)
+    passive = ground(folder, spec("fedshield"), "mia")
+    assert fedshield.auc() > 0.9
+    assert fedshield.auc() > passive.auc() + 0.1
+
+
+def test_against_members_that_were_not_trained_on_it_is_chance(fedshield: Ground) -> None:
+    other = fedshield.with_other_truth()
+    assert abs(other.auc() - 0.5) <= other.margin() < 0.4
+
+
+@pytest.mark.parametrize("channel", ["secagg", "rlwe", "threshold-ckks"])
+def test_signed_uploads_are_refused_in_another_s_name(folder: Path, channel: str) -> None:
+    with pytest.raises(Refused, match="stopped at server.*silo-1 is not signed"):
+        ground(folder, spec(channel), "single-out")
