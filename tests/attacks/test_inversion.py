@@ -164,7 +164,7 @@ def test_another_records_update_tells_nothing(model: LoraModel, initial: Adapter
 
 
 def test_exact_sets_hold_nothing_of_other_records(model: LoraModel, initial: Adapter) -> None:
-    rows = [list(range(a, a + 10)) for a in range(100, 150, 10)]
+    rows = [list(range(a, a + 10)) for a in range(100, 140, 10)]
     population = tokens_of(rows)
     for row, other in pairwise(rows):
         answer = attack(model, population, initial, train(model, initial, tokens_of([row])))
@@ -177,7 +177,7 @@ def test_a_batch_beyond_the_rank_is_ranked(model: LoraModel, initial: Adapter, a
     n, length = 8, 8
     population = tokens_of(random_records(60, length, seed=7))
     found = []
-    for seed in range(4):
+    for seed in range(6):
         tokens = tokens_of(random_records(n, length, seed=20 + seed))
         batches = [range(4), range(4, 8)] * 2 if adamw else None
         after = train(model, initial, tokens, adamw=adamw, batches=batches)
@@ -214,7 +214,7 @@ def test_another_shape_of_model() -> None:
     lora = LoraConfig(r=12, target_modules=["k_proj", "v_proj", "up_proj", "down_proj"])
     model = LoraModel(get_peft_model(base, lora), None, torch.device("cpu"))
     before = model.initial_adapter(np.random.default_rng(0))
-    for row in random_records(4, 10, seed=9, vocabulary=500):
+    for row in random_records(3, 10, seed=9, vocabulary=500):
         answer = attack(model, tokens_of(random_records(9, 9, 1, 500)), before, train(model, before, tokens_of([row])))
         assert set(answer.token_set.tolist()) == set(row[:-1])
         assert answer.sequences == (tuple(row),)
