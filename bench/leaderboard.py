@@ -24,7 +24,7 @@ from bench.provenance import of_result, taking_part
 from bench.result import Result
 from bench.spec import RunSpec
 from bench.store import Store, same, sha256
-from bench.tables import preset, run_spec
+from bench.tables import is_audit, preset, run_spec
 
 _STALE = re.compile(r"(?:; )?stale(?: \(\d+ of \d+\))?")
 
@@ -205,7 +205,8 @@ def _companions(store: Store, result: Result, folder: Path) -> dict[Path, str]:
             )
         load_sheet(scores)  # what can't be read can't be verified, and an old one may hold records' texts
         texts[folder / "scores" / f"{result.scores_sha256}.json"] = scores
-    planting_id = planting_of(result)
+    # an audit's coins are tossed afresh wherever it is run: whoever guesses must not find them here
+    planting_id = None if is_audit(result) else planting_of(result)
     planting = store.planting(planting_id) if planting_id is not None else None
     if planting is not None:
         path = folder / "plantings" / f"{planting_id}.json"

@@ -7,6 +7,7 @@ named ``evaluate:NAME`` and is loaded by ``evaluate``. They are made on demand, 
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from bench.errors import UsageError, unknown_name
 from bench.tokens import Tokens, TokenStats
 
 #: resamples behind the interval of a foreign metric
-RESAMPLES = 200
+RESAMPLES = 500
 #: the largest perplexity that is reported: what a diverged model has, too
 LARGEST = sys.float_info.max
 _FOREIGN = re.compile(r"evaluate:(\w[\w.-]*(?:/\w[\w.-]*)?)", re.ASCII)
@@ -162,23 +163,25 @@ _OURS: dict[str, Callable[[_Sample], MetricValue]] = {"perplexity": _perplexity,
 
 
 def _foreign(name: str, hub_name: str, sample: _Sample) -> MetricValue:
-    """A metric of ``evaluate`` over guessed and true label indices; the interval is the percentile bootstrap's over
-    clusters. Metrics over labels are taken to be better where higher; where one asks for ``average``, it is ``macro``.
-    """
+    """A metric of ``evaluate`` over guessed and true label indices; the interval is ``bench.stats.bootstrap``'s over
+    clusters, none where it refuses. Metrics over labels are taken to be better where higher; where one asks for
+    ``average``, it is ``macro``. A resample on which the metric can't be computed is undefined; all the records must
+    give a number."""
+    from bench.stats import bootstrap
+
     _require_labels(name, sample)
     metric = _load(name, hub_name)
     options = {"average": "macro"} if "average" in inspect.signature(metric._compute).parameters else {}
     value = _score(name, metric, sample.guess, sample.gold, options)
-    _, cluster = np.unique(sample.labelled, return_inverse=True)
-    members = [np.flatnonzero(cluster == c) for c in range(int(cluster.max()) + 1)]
-    low = high = None
-    if len(members) > 1:
-        draws = sample.rng.integers(len(members), size=(RESAMPLES, len(members)))
-        rows = [np.concatenate([members[c] for c in draw]) for draw in draws]
-        scores = [_score(name, metric, sample.guess[i], sample.gold[i], options) for i in rows]
-        tail = (1 - sample.confidence) / 2
-        low, high = (float(x) for x in np.quantile(scores, [tail, 1 - tail]))
-    return MetricValue(name, value, low, high, len(sample.gold), "higher")
+
+    def again(rows: NDArray[np.int64]) -> float:
+        try:
+            return _score(name, metric, sample.guess[rows], sample.gold[rows], options)
+        except UsageError:
+            return math.nan
+
+    found = bootstrap(again, sample.labelled, sample.rng, samples=RESAMPLES, confidence=sample.confidence)
+    return MetricValue(name, value, found.low, found.high, len(sample.gold), "higher")
 
 
 def _load(name: str, hub_name: str) -> Any:

@@ -13,7 +13,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.errors import UsageError
-from bench.metrics import LARGEST, MetricValue, bounded_exp, compute, known
+from bench.metrics import LARGEST, RESAMPLES, MetricValue, bounded_exp, compute, known
+from bench.stats import bootstrap
 from bench.tokens import Tokens, TokenStats
 
 Floats = NDArray[np.float64]
@@ -174,24 +175,49 @@ def test_any_metric_of_evaluate_can_be_named(monkeypatch: pytest.MonkeyPatch, tm
     # by hand: label 0 has recall 1/2 and precision 1; label 1 both 1; label 2 is guessed once and never true
     assert found.value == pytest.approx((2 / 3 + 1 + 0) / 3)
     assert (found.name, found.n, asked) == ("evaluate:f1", 4, ["f1"])
+    assert (found.low, found.high) == (None, None)  # four records are no sample to resample
+    many = ["evaluate:f1"], [[-1.0]] * 65, CHOICES * 13, GOLD * 13
+    (found,) = measure(*many)
     assert found.low is not None
     assert found.high is not None
-    assert found.low <= found.value <= found.high
-    assert measure(["evaluate:f1"], [[-1.0]] * 5, CHOICES, GOLD) == [found]
+    assert found.low < found.value < found.high
+    assert measure(*many) == [found]
 
 
-def test_a_bootstrap_interval_resamples_clusters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """All records in two clusters, one always right and one always wrong: resamples give 0, 1/2 or 1."""
-    seen: list[float] = []
+def test_a_bootstrap_interval_is_that_of_the_statistics_over_clusters(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """60 clusters of two records each, wholly right or wholly wrong; a resample without any right one is undefined."""
 
     def share(predictions: list[int], references: list[int], average: str) -> dict[str, float]:
-        seen.append(float(np.mean(np.array(predictions) == np.array(references))))
-        return {"share": seen[-1]}
+        return {"share": float(np.mean(np.array(predictions) == np.array(references)))}
 
     hub_has(monkeypatch, tmp_path, share)
-    (found,) = measure(["evaluate:org/share"], [[-1.0]] * 6, [[0.0, -1.0]] * 6, [0, 0, 0, 1, 1, 1], [4, 4, 4, 9, 9, 9])
-    assert set(seen) == {0.0, 0.5, 1.0}
-    assert (found.value, found.low, found.high) == (0.5, 0.0, 1.0)
+    gold, clusters = [0] * 80 + [1] * 40, [k // 2 for k in range(120)]
+    (found,) = measure(["evaluate:org/share"], [[-1.0]] * 120, [[0.0, -1.0]] * 120, gold, clusters)
+    assert found.value == pytest.approx(2 / 3)
+    right = np.array(gold) == 0
+    rng = np.random.default_rng(0)
+    expected = bootstrap(lambda rows: float(right[rows].mean()), clusters, rng, samples=RESAMPLES)
+    assert (found.low, found.high) == (expected.low, expected.high)
+    # sqrt(2/9 / 60) = .061 for clusters, not .043 for records
+    assert found.high - found.low > 3.3 * 0.061  # type: ignore[operator]
+
+
+def test_resamples_that_a_metric_can_not_be_computed_on_are_undefined(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """More than 1% of them: no interval. The value itself stands."""
+    calls = iter(range(10_000))
+
+    def share(predictions: list[int], references: list[int], average: str) -> dict[str, float]:
+        if next(calls) % 20 == 5:
+            raise ValueError("one class only")
+        return {"share": float(np.mean(np.array(predictions) == np.array(references)))}
+
+    hub_has(monkeypatch, tmp_path, share)
+    (found,) = measure(["evaluate:org/share"], [[-1.0]] * 60, [[0.0, -1.0]] * 60, [0] * 40 + [1] * 20, range(60))
+    assert (found.value, found.low, found.high) == (pytest.approx(2 / 3), None, None)
 
 
 @pytest.mark.parametrize("result", [None, {"f1": [1.0, 2.0]}, {"f1": math.nan}, {}, {"f1": True}])
