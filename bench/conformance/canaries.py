@@ -95,17 +95,17 @@ class Audit:
 
 def one_step(trainer: Trainer, canaries: int | None = None) -> Audit:
     """Clip and noise of one step that every record takes part in. ``canaries``: in and as many out; None: as many as
-    find noise that is too small by a factor of sqrt 2. Raises Inapplicable."""
-    size = canaries or needed(trainer, math.sqrt(2))
+    find noise that is too small by a factor of sqrt 2, or else of 2. Raises Inapplicable."""
+    size, of = _sized(trainer, "one step", canaries)
     model = CanaryModel(2 * size)
     training, given = train(trainer, model, records(range(size)), one_batch(size), size)
-    return _audit("one step", given[:size], given[size : 2 * size], _gaussian_mu(trainer, training.mechanisms))
+    return _audit(of, given[:size], given[size : 2 * size], _gaussian_mu(trainer, training.mechanisms))
 
 
 def two_rounds(trainer: Trainer, canaries: int | None = None) -> Audit:
     """Noise of two rounds. A server that sends crafted models turns every gradient round in the second: their
     difference holds a canary twice, and noise that comes again not at all. Raises Inapplicable."""
-    size = canaries or needed(trainer, math.sqrt(2))
+    size, of = _sized(trainer, "two rounds", canaries)
     model, state = CanaryModel(2 * size), dict[str, Any]()
     secret = SecretStreams("silo-0")
     found: list[Floats] = []
@@ -126,7 +126,7 @@ def two_rounds(trainer: Trainer, canaries: int | None = None) -> Audit:
         found.append(sign * given)
         logged += training.mechanisms
     both = found[0] + found[1]
-    return _audit("two rounds", both[:size], both[size : 2 * size], _gaussian_mu(trainer, logged))
+    return _audit(of, both[:size], both[size : 2 * size], _gaussian_mu(trainer, logged))
 
 
 def sampling(trainer: Trainer, canaries: int | None = None, rate: float = 0.1) -> Audit:
@@ -173,6 +173,16 @@ def needed(trainer: Trainer, factor: float) -> int:
     if size is None:
         raise Inapplicable(f"{MOST} canaries can't tell noise {factor:.3g} times too small from a claim of mu {mu:.3g}")
     return size
+
+
+def _sized(trainer: Trainer, of: str, canaries: int | None) -> tuple[int, str]:
+    """How many canaries, and the audit's name with the smallest mistake that so many find. Raises Inapplicable."""
+    if canaries is not None:
+        return canaries, of
+    try:
+        return needed(trainer, math.sqrt(2)), f"{of} (finds noise 1.41 times too small)"
+    except Inapplicable:
+        return needed(trainer, 2.0), f"{of} (finds noise 2 times too small)"
 
 
 def _needed_always(trainer: Trainer, rate: float) -> int:

@@ -141,6 +141,14 @@ def test_thresholds_are_set_on_trials_that_do_not_count() -> None:
     assert canaries._split(inside, outside) == (77, 80, 0, 40)
 
 
+def test_where_the_smallest_mistake_is_out_of_reach_the_next_is_looked_for() -> None:
+    found = canaries.one_step(DPSGD(None, 2.0))
+    assert found.of == "one step (finds noise 2 times too small)"
+    assert found.power(*rates(2 / 2.0)) >= 0.99
+    assert not found.refuted
+    assert canaries.one_step(HalfTheNoise(None, 2.0)).refuted
+
+
 def test_what_can_not_be_audited_says_why() -> None:
     with pytest.raises(Inapplicable, match="can't tell noise"):
         canaries.one_step(DPSGD(None, 20.0))
