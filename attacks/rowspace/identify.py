@@ -73,7 +73,7 @@ class Vocabulary:
         if best is not None:
             evidence[best.tokens] += FITTING
         for other in more:
-            evidence += self._ranked(other, np.zeros_like(prior), {})
+            evidence += self._ranked(other, prior, {}) - prior
         return Identified(np.zeros(0, np.int64), evidence, False, ROUNDING)
 
     def _by_rank_of_space(
@@ -120,7 +120,10 @@ class Vocabulary:
         return best[1] if best else None
 
     def _ranked(self, change: Mapping[str, Change], prior: Floats, tables: dict[str, Floats]) -> Floats:
-        return _by_rank(self._constraints(change, ROUNDING, tables), tables, prior)
+        """(vocabulary,) log-odds: the population's and what the update adds."""
+        found = self._constraints(change, ROUNDING, tables)
+        expected = float(np.exp(-np.logaddexp(0, -prior)).sum())
+        return np.asarray(prior + _by_rank(found, tables, expected)) if found else prior.astype(np.float64)
 
     def _constraints(
         self, change: Mapping[str, Change], tolerance: float, tables: dict[str, Floats]
@@ -162,8 +165,9 @@ def _by_threshold(
     return Identified(np.sort(taken).astype(np.int64), evidence, counts and len(taken) == count, tolerance, count)
 
 
-def _by_rank(found: Sequence[Constraint], tables: Mapping[str, Floats], prior: Floats) -> Floats:
-    score = prior.astype(np.float64).copy()
+def _by_rank(found: Sequence[Constraint], tables: Mapping[str, Floats], expected: float) -> Floats:
+    """(vocabulary,) nats. ``expected`` tokens share a space of k directions: beyond k each is told by k / expected."""
+    score = np.zeros(len(next(iter(tables.values()))) if tables else 0)
     for constraint in found:
         vectors = tables[constraint.name]
         if constraint.on_inputs:
@@ -171,5 +175,6 @@ def _by_rank(found: Sequence[Constraint], tables: Mapping[str, Floats], prior: F
             share = constraint.space.rank / constraint.space.width
             score += WEIGHT_A * np.log(np.maximum(inside, 1e-12) / share)
         else:
-            score += WEIGHT_B * direction_evidence(constraint.change, vectors)
+            crowded = min(1.0, constraint.space.width / max(expected, 1.0))
+            score += WEIGHT_B * crowded * direction_evidence(constraint.change, vectors)
     return score
