@@ -14,7 +14,7 @@ from pydantic import Field
 
 from bench.attack import Attack, Reconstruction, Target, Tools
 from bench.config import Config as BaseConfig
-from bench.games.baselines import carriers, inclusion, most_likely, typical
+from bench.games.baselines import carriers, expected_distinct, inclusion, most_likely, typical
 from bench.spec import LocalSpec
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ class LearnedInversion(Attack):
         rows = features(session.vocabulary, session.changes(seen), _odds(population, size, target.records))
         scores = np.asarray(learned.log_odds(rows))
         p = 1 / (1 + np.exp(-np.clip(scores, -40, 40)))
-        held = most_likely(scores, int(np.clip(round(float(p.sum())), 1, size)))
+        usual = expected_distinct(population, size, target.records)
+        held = most_likely(scores, int(np.clip(round(float(p.sum())), usual, size)))
         sequences = typical(population, p, target.records)
         reads = f"{seen.reads}, {self.config.simulations} simulations"
         return Reconstruction(target, scores, held, sequences, False, reads)
