@@ -4,15 +4,20 @@ The run is one of its own, in which every canary is trained on by the toss of it
 (``bench.variants.audit``). This attack gives each canary a score; the game turns scores into guesses, and guesses into
 lower bounds on epsilon (``bench.games.audit``). One score counts, fixed here for each kind of view:
 
-* where steps of training are known: the canary's weight in them. A step u = -(after - before) is taken as a sum of the
-  unit gradients g_j that canaries and population records had at its start, and the weights w are those of ridge
-  regression, w = (G G^T + lambda I)^-1 G u; added up over steps. With lambda large it is the inner product <g, u> of
-  Andrew et al. 2024; but texts have gradients that share directions, and regression takes off what others explain.
-* else how far training lowered the canary's loss.
+* how far training lowered the canary's loss, from the base model to the last adapter that opened;
+* where steps of training are known, that plus twice the canary's weight in them, each in units of its own spread.
+
+A step u = -(after - before) is taken as a sum of the unit gradients g_j that canaries and population records had at its
+start, and the weights w are those of ridge regression, w = (G G^T + lambda I)^-1 G u; added up over steps. With lambda
+large it is the inner product <g, u> of Andrew et al. 2024; but texts have gradients that share directions, which
+regression takes off. The weight is what is left where noise hides the rest; the loss tells more where a round
+takes many steps, of whose sum the gradient at its start knows little. The spread is that of the densest part of the
+canaries' scores, for which no coin is needed: a score that falls into two heaps outweighs one that does not.
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -26,7 +31,7 @@ from attacks.shadowing import by_silo, describe
 from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 from bench.spec import PluginSpec
-from bench.variants.audit import Kind
+from bench.variants.canaries import Kind
 
 if TYPE_CHECKING:
     from attacks.rounds.tracks import Step
@@ -42,6 +47,10 @@ Floats = NDArray[np.float64]
 COUNTED = "audit"
 #: lambda of the regression, of gradients whose squared length is 1: little is believed of any one weight
 RIDGE = 1.0
+#: what the weight counts for beside the loss: claims are audited where there is noise, and there it tells more
+SHARE = 2.0
+#: the share of scores whose spread is taken, and how wide it is where they are standard normal
+DENSEST, NORMAL_WIDTH = 0.4, 1.0488
 #: values of one block of gradients that is held in memory at once
 BLOCK = 8_000_000
 NO_STEP = "no step of training is known whose start is known"
@@ -99,7 +108,7 @@ class Audit(Attack):
                 rows = np.concatenate(parts)
                 made = weights(tools, steps, candidates.tokens.take(rows), population)
                 found["weight"][rows], found["inner"][rows] = made
-                found[COUNTED][rows] = made[0]
+                found[COUNTED][rows] = together(found["weight"][rows], found["drop"][rows])
         return Guesses(found, tracks.listed(reads))
 
 
@@ -132,6 +141,23 @@ def weights(tools: Tools, steps: Sequence[Step], tokens: Tokens, population: Tok
         weight = weight + ridge(gram, onto)[: len(tokens)]
         inner = inner + onto[: len(tokens)]
     return weight, inner
+
+
+def together(weight: Floats, drop: Floats) -> Floats:
+    """(n,) ``SHARE`` times ``weight`` (n,) over its spread, and ``drop`` (n,) over its own."""
+    found: Floats = SHARE * weight / spread(weight) + drop / spread(drop)
+    return found
+
+
+def spread(values: Floats) -> float:
+    """The width of the shortest interval that holds 40% of ``values``, over what it is for a standard normal (1.049);
+    where that is 0 their standard deviation, and 1 for constants."""
+    ordered = np.sort(values)
+    count = max(2, math.ceil(DENSEST * len(ordered)))
+    if len(ordered) < count:
+        return 1.0
+    width = float((ordered[count - 1 :] - ordered[: len(ordered) - count + 1]).min()) / NORMAL_WIDTH
+    return width or float(ordered.std()) or 1.0
 
 
 def products(gradients: Iterable[Array], count: int, direction: Floats) -> tuple[Floats, Floats]:

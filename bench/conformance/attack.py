@@ -19,7 +19,7 @@ from bench.spec import ADVERSARIES
 from bench.view import Kind
 
 #: the figure that decides, by game, and what a run that memorised its records must give at the strongest adversary
-HEADLINE = {name: game.headline for name, game in GAMES.items()} | {"extraction": "inferred", "audit": "auc"}
+HEADLINE = {name: game.headline for name, game in GAMES.items()} | {"extraction": "inferred", "audit": "canary_auc"}
 PLANTED = {"membership": 0.8, "reconstruction": 0.5, "source": 0.8, "extraction": 0.5, "audit": 0.8}
 #: how far an AUC of these members and as many others lies from 1/2 by chance, once in a million (two-sided normal)
 MARGIN = 4.9 * float(np.sqrt((CANDIDATES + 1) / (3 * CANDIDATES**2)))

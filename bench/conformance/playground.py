@@ -42,6 +42,10 @@ WORDS: dict[GameName, int] = {"membership": 8, "reconstruction": 3}
 _MEMBERSHIP = FederationSpec(
     silos=2, rounds=1, lora=LoraSpec(rank=8, alpha=16.0), local=LocalSpec(epochs=20, batch=6, lr=2e-2)
 )
+#: gentler and longer: canaries of random tokens are learnt by heart later than sentences
+_AUDIT = FederationSpec(
+    silos=2, rounds=1, lora=LoraSpec(rank=8, alpha=16.0), local=LocalSpec(epochs=60, batch=6, lr=1e-2)
+)
 #: what is sent still follows from a record's first gradients
 _BRIEF = FederationSpec(
     silos=2, rounds=3, lora=LoraSpec(rank=8, alpha=16.0), local=LocalSpec(steps=1, batch=64, optimizer="sgd", lr=0.3)
@@ -182,7 +186,9 @@ def _on_notes(defense: str, variant: PluginSpec | None, plugins: Plugins) -> tup
 
 
 def _on_sentences(game: GameName, defense: str, variant: PluginSpec | None) -> tuple[RunSpec, Materials]:
-    federation = _RECONSTRUCTION if game == "reconstruction" else _MEMBERSHIP if defense == "fedavg" else _BRIEF
+    federation = {"reconstruction": _RECONSTRUCTION, "audit": _AUDIT}.get(
+        game, _MEMBERSHIP if defense == "fedavg" else _BRIEF
+    )
     spec = RunSpec(
         task=PluginSpec(name="sentences"),
         model=ModelSpec(name="tiny"),

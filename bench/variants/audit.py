@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -29,8 +28,7 @@ from bench.store import Store
 from bench.streams import SecretStreams
 from bench.task import Record
 from bench.variant import Variant
-
-Kind = Literal["random-tokens", "out-of-distribution", "mislabelled"]
+from bench.variants.canaries import Kind
 
 
 class Config(Base):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from attacks import audit
-from attacks.audit import products, ridge
+from attacks.audit import products, ridge, spread, together
 from bench.adversaries import assignments
 from bench.attack import Guesses
 from bench.cli import main
@@ -34,8 +34,8 @@ WITH_STEPS = ("silo", "server", "server+silo", "all-but-one")
 def test_planted_canaries_stand_out(tmp_path: Path, adversary: str) -> None:
     guesses, found = play(ATTACK, World(tmp_path), adversary)
     assert found[COUNTED] > 0.95, found
-    counted = guesses.scores["weight" if adversary in WITH_STEPS else "drop"]
-    np.testing.assert_array_equal(guesses.scores[COUNTED], counted)
+    if adversary not in WITH_STEPS:
+        np.testing.assert_array_equal(guesses.scores[COUNTED], guesses.scores["drop"])
     assert set(guesses.missing) == (set() if adversary in WITH_STEPS else {"weight", "inner"})
     assert guesses.reads
 
@@ -68,6 +68,33 @@ def test_weights_of_two_gradients_by_hand() -> None:
     np.testing.assert_allclose(gram, [[1, 0.5, 0], [0.5, 1, 0], [0, 0, 0]], atol=1e-7)
     np.testing.assert_allclose(onto, [1, 0.5, 0], atol=1e-7)
     np.testing.assert_allclose(ridge(gram, onto), [1.75 / 3.75, 0.5 / 3.75, 0], atol=1e-7)
+
+
+def test_the_spread_is_that_of_the_densest_part() -> None:
+    rng = np.random.default_rng(0)
+    assert spread(rng.normal(5, 3, 20_000)) == pytest.approx(3, rel=0.05)
+    heaps = np.concatenate([rng.normal(-50, 1, 10_000), rng.normal(50, 1, 10_000)])
+    # 40% of all is 80% of one heap: 2.563 standard deviations wide
+    assert spread(heaps) == pytest.approx(2.563 / 1.0488, rel=0.05)
+    assert spread(np.array([0.0, 0.0, 0.0, 2.0])) == pytest.approx(np.std([0, 0, 0, 2]))
+    assert spread(np.zeros(5)) == 1.0
+    assert spread(np.array([3.0])) == 1.0
+    assert spread(np.array([1.0, 3.0])) == pytest.approx(2 / 1.0488)
+
+
+def test_weight_and_loss_are_added_in_units_of_their_spreads() -> None:
+    weight, drop = np.array([0.0, 1.0, 5.0]), np.array([10.0, 30.0, 90.0])
+    # 40% of three scores are two of them: 1 and 20 apart where they are densest
+    expected = 1.0488 * (2 * weight / 1 + drop / 20)
+    np.testing.assert_allclose(together(weight, drop), expected, rtol=1e-12)
+
+
+def test_a_loss_of_two_heaps_outweighs_a_weight_of_noise() -> None:
+    rng = np.random.default_rng(1)
+    member = rng.permutation(4000) < 2000
+    heaps, noise = 100 * (20.0 * member + rng.normal(size=4000)), rng.normal(0, 1e-3, 4000)
+    assert (auc(together(noise, heaps), member).value or 0) > 0.99
+    assert (auc(together(heaps, noise), member).value or 0) > 0.99
 
 
 def test_products_in_blocks_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
