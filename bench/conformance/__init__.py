@@ -7,16 +7,23 @@ updates; nothing is fetched but a task's own records.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any
 
 from bench.config import Config
 from bench.conformance.checks import Check, Failed, Finding, expect, run_checks
 from bench.plugins import Plugin
 
+if TYPE_CHECKING:
+    from bench.conformance.playground import Playground
 
-def check(plugin: Plugin, values: Mapping[str, Any] | None = None) -> Iterator[Finding]:
-    """Findings on one plug-in under the options ``values``, as they are made.
+#: runs by what they were trained for
+Grounds = MutableMapping[str, "Playground"]
+
+
+def check(plugin: Plugin, values: Mapping[str, Any] | None = None, grounds: Grounds | None = None) -> Iterator[Finding]:
+    """Findings on one plug-in under the options ``values``, as they are made. ``grounds``: runs to try attacks on, kept
+    for the next plug-in; None: trained for this one.
 
     Raises UsageError where the plug-in can't be imported or ``values`` are no options of it.
     """
@@ -24,10 +31,10 @@ def check(plugin: Plugin, values: Mapping[str, Any] | None = None) -> Iterator[F
 
     config = plugin.validate(values or {})
     yield from run_checks(every_module(plugin))
-    yield from run_checks(_of_kind(plugin, config))
+    yield from run_checks(_of_kind(plugin, config, {} if grounds is None else grounds))
 
 
-def _of_kind(plugin: Plugin, config: Config) -> Iterable[Check]:
+def _of_kind(plugin: Plugin, config: Config, grounds: Grounds) -> Iterable[Check]:
     if plugin.kind == "defense":
         from bench.conformance.defense import checks as of_defense
 
@@ -38,7 +45,7 @@ def _of_kind(plugin: Plugin, config: Config) -> Iterable[Check]:
         return of_task(plugin, config)
     from bench.conformance.attack import checks as of_attack
 
-    return of_attack(plugin, config)
+    return of_attack(plugin, config, grounds)
 
 
-__all__ = ["Check", "Failed", "Finding", "check", "expect", "run_checks"]
+__all__ = ["Check", "Failed", "Finding", "Grounds", "check", "expect", "run_checks"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from functools import cached_property
 from typing import get_args
 
@@ -27,8 +27,8 @@ MARGIN = 4.9 * float(np.sqrt((CANDIDATES + 1) / (3 * CANDIDATES**2)))
 DIFFERENCE = 0.2
 
 
-def checks(plugin: Plugin, config: Config) -> Iterator[Check]:
-    subject = _Subject(plugin, config)
+def checks(plugin: Plugin, config: Config, grounds: MutableMapping[str, Playground]) -> Iterator[Check]:
+    subject = _Subject(plugin, config, grounds)
     yield Check("builds", subject.builds)
     try:
         game = subject.attack.game
@@ -43,9 +43,9 @@ def checks(plugin: Plugin, config: Config) -> Iterator[Check]:
 
 
 class _Subject:
-    def __init__(self, plugin: Plugin, config: Config) -> None:
+    def __init__(self, plugin: Plugin, config: Config, grounds: MutableMapping[str, Playground]) -> None:
         self.plugin, self.config = plugin, config
-        self._grounds: dict[str, Playground] = {}
+        self._grounds = grounds
 
     @cached_property
     def attack(self) -> Attack:
@@ -65,7 +65,7 @@ class _Subject:
     def ground_of(self, who: str) -> Playground:
         """The run that the attack is made on as ``who``: trained once for all that share it."""
         variant = self.attack.variant(who)
-        key = canonical_json(variant)
+        key = canonical_json([self.attack.game, self.attack.ground, variant])
         if key not in self._grounds:
             own = [] if self.plugin.path is None else [self.plugin.path]
             known = Plugins([path for path in own if path.parent.name != "attacks"])

@@ -55,7 +55,7 @@ def grounds() -> dict[str, Playground]:
 def shared(grounds: dict[str, Playground], monkeypatch: pytest.MonkeyPatch) -> None:
     """One training for all tests of this file."""
 
-    def cached(game: Any) -> Playground:
+    def cached(game: Any, *_: Any) -> Playground:
         if game not in grounds:
             grounds[game] = playground(game)
         return grounds[game]
@@ -64,7 +64,7 @@ def shared(grounds: dict[str, Playground], monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def failed(attack: object) -> dict[str, str]:
-    found = run_checks(kit.checks(Built(attack), None))  # type: ignore[arg-type]
+    found = run_checks(kit.checks(Built(attack), None, {}))  # type: ignore[arg-type]
     return {finding.title: finding.says for finding in found if not finding.passed}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from bench.conformance import check
+from bench.conformance import Grounds, check
 from bench.plugins import KINDS, Plugin, Plugins
 
 #: tasks whose records must be fetched first: checked by hand with 'bench check', and by their own tests on local files
@@ -16,11 +16,17 @@ FETCHED = frozenset({"drug-reviews"})
 FOUND = [plugin for kind in KINDS for plugin in Plugins().all(kind) if plugin.origin == "built-in"]
 
 
+@pytest.fixture(scope="module")
+def grounds() -> Grounds:
+    """Runs to try attacks on, trained once for all of them."""
+    return {}
+
+
 @pytest.mark.parametrize(
     "plugin", [p for p in FOUND if p.name not in FETCHED], ids=lambda plugin: f"{plugin.kind}-{plugin.name}"
 )
-def test_it_passes(plugin: Plugin, tmp_path: Path) -> None:
-    findings = list(check(plugin, options(plugin, tmp_path)))
+def test_it_passes(plugin: Plugin, tmp_path: Path, grounds: Grounds) -> None:
+    findings = list(check(plugin, options(plugin, tmp_path), grounds))
     assert len(findings) >= 4
     assert [str(finding) for finding in findings if not finding.passed] == []
 
