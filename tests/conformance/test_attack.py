@@ -38,6 +38,7 @@ class Built:
     """Stands for a plug-in that builds ``attack``."""
 
     name = "under-test"
+    path = None
 
     def __init__(self, attack: object) -> None:
         self.attack = attack
