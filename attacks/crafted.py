@@ -26,7 +26,7 @@ class Config(Scores):
     """``amplify``: lora_A is so many times as large as the protocol draws it. The others: options of the likelihood
     scores."""
 
-    amplify: float = Field(16.0, gt=1, le=1e4)
+    amplify: float = Field(32.0, gt=1, le=1e4)
 
 
 class Crafted(Behaviour):

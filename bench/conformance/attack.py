@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cached_property
 from typing import get_args
 
@@ -12,7 +12,7 @@ from bench.assess import Assessment
 from bench.attack import Attack, Target
 from bench.config import Config, canonical_json
 from bench.conformance.checks import Check, Failed, expect
-from bench.conformance.playground import CANDIDATES, Playground, playground
+from bench.conformance.playground import Playground, playground
 from bench.games.catalog import GAMES
 from bench.plugins import Plugin, Plugins
 from bench.spec import ADVERSARIES
@@ -21,8 +21,6 @@ from bench.view import Kind
 #: the figure that decides, by game, and what a run that memorised its records must give at the strongest adversary
 HEADLINE = {name: game.headline for name, game in GAMES.items()} | {"extraction": "inferred", "audit": "canary_auc"}
 PLANTED = {"membership": 0.8, "reconstruction": 0.5, "source": 0.8, "extraction": 0.5, "audit": 0.8}
-#: how far an AUC of these members and as many others lies from 1/2 by chance, once in a million (two-sided normal)
-MARGIN = 4.9 * float(np.sqrt((CANDIDATES + 1) / (3 * CANDIDATES**2)))
 #: how much more of the trained records' tokens a reconstruction must recall than of others'
 DIFFERENCE = 0.2
 
@@ -65,7 +63,8 @@ class _Subject:
     def ground_of(self, who: str) -> Playground:
         """The run that the attack is made on as ``who``: trained once for all that share it."""
         variant = self.attack.variant(who)
-        key = canonical_json([self.attack.game, self.attack.ground, variant])
+        named = None if variant is None else variant.model_dump(mode="json")
+        key = canonical_json([self.attack.game, self.attack.ground, named])
         if key not in self._grounds:
             own = [] if self.plugin.path is None else [self.plugin.path]
             known = Plugins([path for path in own if path.parent.name != "attacks"])
@@ -100,16 +99,17 @@ class _Subject:
 
     def no_leak(self) -> str:
         """Scored against members that were drawn independently, an attack knows no more than chance or its baseline."""
-        other = self.ground.with_other_truth()
-        if self.attack.game == "membership":
-            _, who = self._strongest(self.ground)
-            value = _figure(other.assess(self.plugin.name, self.attack, who), "auc")
-            expect(
-                value is not None and abs(value - 0.5) <= MARGIN,
-                f"scored against other members than those trained on, its AUC is {value}: it reads something else.",
-            )
-            return f"AUC {value:.3f} against members that were not trained on"
         value, who = self._strongest(self.ground)
+        other = self.ground_of(who).with_other_truth()
+        if self.attack.game == "membership":
+            found = other.assess(self.plugin.name, self.attack, who)
+            auc = next((row for row in found.leakage if row.name == "auc"), None)
+            chance = None if auc is None else auc.value
+            expect(
+                auc is not None and chance is not None and abs(chance - 0.5) <= margin(auc.n),
+                f"scored against other members than those trained on, its AUC is {chance}: it reads something else.",
+            )
+            return f"AUC {chance:.3f} against members that were not trained on"
         less = _figure(other.assess(self.plugin.name, self.attack, who), "token_recall") or 0.0
         expect(
             value - less >= DIFFERENCE,
@@ -118,7 +118,7 @@ class _Subject:
         return f"recalls {less:.3f} of the tokens of records that were not trained on, {value:.3f} of those that were"
 
     def candidate_order(self) -> str:
-        ground = self.ground
+        ground = self.ground_of(self._strongest(self.ground)[1])
         ids = sorted(i for v in ground.view.victims for i in ground.materials.pool.silos[v])
         order = np.random.default_rng(3).permutation(len(ids))
         shuffled = [ids[k] for k in order]
@@ -159,6 +159,13 @@ class _Subject:
         if not known:
             raise Failed(f"no adversary got a figure '{name}'.")
         return max(known)
+
+
+def margin(n: Mapping[str, int]) -> float:
+    """How far an AUC of so many members and non-members lies from 1/2 by chance, once in 10^6 (two-sided normal; its
+    variance is (m + n + 1) / (12 m n), Mann and Whitney 1947)."""
+    members, others = n["members"], n["nonmembers"]
+    return 4.9 * float(np.sqrt((members + others + 1) / (12 * members * others)))
 
 
 def _figure(one: Assessment, name: str) -> float | None:

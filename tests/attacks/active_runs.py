@@ -78,8 +78,9 @@ class Ground:
             assessor.drop_views()
 
     def margin(self) -> float:
-        """How far from 1/2 an AUC lies by chance, once in 10^6, asked about the first silo alone."""
-        asked = [self.run.planting.members["silo-0"], self.run.planting.nonmembers["silo-0"]]
+        """How far from 1/2 an AUC lies by chance, once in 10^6, asked about one silo alone."""
+        silo = "silo-1" if self.adversary == "silo" else "silo-0"
+        asked = [self.run.planting.members[silo], self.run.planting.nonmembers[silo]]
         return null_margin(np.repeat([True, False], [len(held) for held in asked]))
 
     def auc(self) -> float:

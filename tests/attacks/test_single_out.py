@@ -47,5 +47,5 @@ def test_against_members_that_were_not_trained_on_it_is_chance(fedshield: Ground
 
 @pytest.mark.parametrize("channel", ["secagg", "rlwe", "threshold-ckks"])
 def test_signed_uploads_are_refused_in_another_s_name(folder: Path, channel: str) -> None:
-    with pytest.raises(Refused, match="stopped at server.*silo-1 is not signed"):
+    with pytest.raises(Refused, match=r"stopped at server.*silo-1 is not signed"):
         ground(folder, spec(channel), "single-out")
