@@ -62,7 +62,6 @@ class GradientMatching(Attack):
         """Raises SiloBenchError for a model whose first LoRA projection reads more than the token."""
         from attacks.rowspace.observe import observe
         from attacks.rowspace.session import Session
-        from attacks.rowspace.simulate import signs
 
         found: list[Reconstruction] = []
         session: Session | None = None
@@ -72,7 +71,7 @@ class GradientMatching(Attack):
                 continue
             session = session or Session(tools, groups=2)
             rng = np.random.default_rng([target.round, *target.silo.encode()])
-            found.append(_Solver(self.config, session, target, seen, signs(view.spec), rng).solve())
+            found.append(_Solver(self.config, session, target, seen, rng).solve())
         return found
 
 
@@ -84,7 +83,6 @@ class _Solver:
     session: Session
     target: Target
     seen: Observed
-    sign: bool
     rng: np.random.Generator
 
     def solve(self) -> Reconstruction:
@@ -93,7 +91,7 @@ class _Solver:
         first = self.session.solve(self.target, self.seen)
         certain = first.exact or len(self.session.found.tokens) > 0
         known = self.session.found.tokens
-        matcher = Matcher(self.session.model, self.seen, self.sign, self.config.budget)
+        matcher = Matcher(self.session.model, self.seen, self.seen.signs, self.config.budget)
         prior = _prior(self.session.found.evidence - self.session.log_odds(self.target), known)
         records = self._records(matcher, prior, known, first.sequences)
         sequences = (*(r.ids for r in records), *first.sequences)[: self.target.records]

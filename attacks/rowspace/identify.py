@@ -59,12 +59,18 @@ class Vocabulary:
         self.moment: Floats = total / probe.model.vocab_size
 
     def identify(
-        self, change: Mapping[str, Change], prior: Floats, confirm: Confirm, more: Sequence[Mapping[str, Change]] = ()
+        self,
+        change: Mapping[str, Change],
+        prior: Floats,
+        confirm: Confirm,
+        more: Sequence[Mapping[str, Change]] = (),
+        signs: bool = False,
     ) -> Identified:
         """``prior``: (vocabulary,) log-odds that a token is in the batch, known from the population alone. ``more``:
-        changes of other rounds by the same records, which count where tokens are ranked."""
+        changes of other rounds by the same records, which count where tokens are ranked. ``signs``: the changes are no
+        sums over positions but their signs, which no few tokens explain."""
         tables: dict[str, Floats] = {}
-        rough = any(change[name].rough for name in self.probe.groups[0])
+        rough = not signs and any(change[name].rough for name in self.probe.groups[0])
         best = self._by_pursuit(change, prior, tables) if rough else None
         best = best or self._by_rank_of_space(change, confirm, tables)
         if best is not None and (best.complete or len(best.tokens) >= MOST * best.counted):

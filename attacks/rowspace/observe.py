@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +32,15 @@ ROUNDED = 1 / np.sqrt(6)
 class Observed:
     """One silo's update of one round. ``before``: the adapter that it started from, which may hold more than silos
     train (``Reading.before``). ``change``: (public.adapter.size,) of the trained values, 0 where not ``known``.
-    ``deviation``: of the noise that a public grid put on every known entry, 0 without one."""
+    ``deviation``: of the noise that a public grid put on every known entry, 0 without one. ``signs``: the public
+    settings say that silos train with AdamW, which divides a gradient by its size and keeps little but signs."""
 
     before: Array
     change: NDArray[np.float64]
     known: NDArray[np.bool_]
     deviation: float
     reads: str
+    signs: bool = False
 
     @property
     def whole(self) -> bool:
@@ -57,7 +59,7 @@ def observe(view: View, silo: str, round: int) -> Observed | None:
             known = survivors(view.public.adapter, old, new)
             change = np.where(known, new.astype(np.float64) - old, 0.0)
             step = _step(reading, change)
-            return Observed(before, change, known, step * ROUNDED, f"upload of {silo}, round {round}")
+            return Observed(before, change, known, step * ROUNDED, f"upload of {silo}, round {round}", signs(view.spec))
     parts = [o for r in view.readings if r.round == round and (o := _partial(view, r, silo)) is not None]
     return max(parts, key=lambda o: int(o.known.sum()), default=None)
 
@@ -78,7 +80,15 @@ def _partial(view: View, reading: Reading, silo: str) -> Observed | None:
     known[reading.support] = True
     values = np.asarray(reading.values, np.float64) / view.public.weights.get(silo, 1)
     change = np.where(known, _less(values, before, known), 0.0)
-    return Observed(before, change, known, 0.0, f"part of the upload of {silo}, round {reading.round}")
+    return Observed(
+        before, change, known, 0.0, f"part of the upload of {silo}, round {reading.round}", signs(view.spec)
+    )
+
+
+def signs(spec: Mapping[str, Any]) -> bool:
+    """True where the public settings say that silos train with AdamW."""
+    local = spec.get("federation", {}).get("local", {})
+    return str(local.get("optimizer", "sgd")) == "adamw"
 
 
 def _less(values: NDArray[np.float64], before: Array, known: NDArray[np.bool_]) -> NDArray[np.float64]:

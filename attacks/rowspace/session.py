@@ -59,7 +59,8 @@ class Session:
         change = self.changes(seen)
         deeper = self._deeper(change, seen)
         others = [self.changes(o) for o in more]
-        return self.vocabulary.identify(change, self.log_odds(target), deeper.confirm_first, others), deeper
+        prior = self.log_odds(target)
+        return self.vocabulary.identify(change, prior, deeper.confirm_first, others, seen.signs), deeper
 
     def changes(self, seen: Observed, change: NDArray[np.float64] | None = None) -> Mapping[str, Change]:
         """By projection, what was observed, or ``change`` in its place, as much of which is known."""

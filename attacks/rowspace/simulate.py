@@ -8,9 +8,9 @@ token, each compared by its cosine with the update (as in gradient matching: Zhu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,9 +122,3 @@ def log_records(model: LoraModel, before: Flat, rows: Sequence[Sequence[int]], s
     finally:
         model.set_adapter(kept)
     return np.asarray(np.where(stats.predicted, stats.logp, 0.0).sum(1, dtype=np.float64))
-
-
-def signs(spec: Mapping[str, Any]) -> bool:
-    """True where the public settings say that silos train with an optimiser that divides by the gradient's size."""
-    local = spec.get("federation", {}).get("local", {})
-    return str(local.get("optimizer", "sgd")) == "adamw"

@@ -12,9 +12,9 @@ import pytest
 import bench
 from attacks import gradient_matching, learned_inversion
 from attacks.rowspace.learned import Logistic, simulate
-from attacks.rowspace.observe import observe
+from attacks.rowspace.observe import observe, signs
 from attacks.rowspace.search import Grown, Plan, directions, grow
-from attacks.rowspace.simulate import Matcher, Spent, log_records, signs
+from attacks.rowspace.simulate import Matcher, Spent, log_records
 from bench.attack import Attack, Reconstruction, Target
 from bench.games.baselines import no_update
 from bench.model import LoraModel

@@ -145,7 +145,7 @@ def figure(rows: Sequence[Row]) -> str:
             )
         parts += [f'<text x="{x0 + at[b] - 3}" y="{y0 + HEIGHT + 12}">{b}</text>' for b in batches]
         mine = [r for r in rows if (r.optimizer, r.prune) == (optimizer, prune)]
-        first = [r for r in mine if r.rank == ranks[0] and r.round == rounds[0]]
+        first = sorted((r for r in mine if (r.rank, r.round) == (ranks[0], rounds[0])), key=lambda r: r.batch)
         parts.append(_line([(x0 + at[r.batch], y0 + HEIGHT * (1 - r.base_recall)) for r in first], "#999", "1 2"))
         for (k, rank), (n, round) in product(enumerate(ranks), enumerate(rounds)):
             line = sorted((r for r in mine if (r.rank, r.round) == (rank, round)), key=lambda r: r.batch)
