@@ -49,3 +49,12 @@ def test_against_members_that_were_not_trained_on_it_is_chance(fedshield: Ground
 def test_signed_uploads_are_refused_in_another_s_name(folder: Path, channel: str) -> None:
     with pytest.raises(Refused, match=r"stopped at server.*silo-1 is not signed"):
         ground(folder, spec(channel), "single-out")
+
+
+def test_a_server_that_skips_the_check_gets_masks_that_do_not_cancel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signature only names the fault early: what protects the silo is that its masks need the others' uploads."""
+    monkeypatch.setattr("defenses.channels.secagg.server.verify", lambda *_: True)
+    with pytest.raises(Refused, match=r"stage open of round 0.*no 3 updates add up to"):
+        ground(tmp_path, spec("secagg"), "single-out")
