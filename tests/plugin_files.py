@@ -36,8 +36,12 @@ api = 1
 class Config(Base):
     tries: int = 3
 
+class Silent(Attack):
+    game = "membership"
+    needs = frozenset({"adapter"})
+
 def build(config: Config) -> Attack:
-    raise NotImplementedError
+    return Silent()
 '''
 TASK = '''
 """A task that {name}."""

@@ -114,6 +114,8 @@ def test_a_module_that_fails_to_import_is_a_usage_error_with_file_and_cause(
 
 def test_a_build_that_fails_is_a_sentence_with_exit_code_one(tmp_path: Path) -> None:
     plugin = folders(tmp_path).find("attack", "peek")
+    assert plugin.path is not None
+    plugin.path.write_text(plugin.path.read_text().replace("return Silent()", "raise NotImplementedError"))
     with pytest.raises(SiloBenchError, match=r"attack 'peek' .* failed to build: NotImplementedError") as caught:
         plugin.build()
     assert caught.value.exit_code == 1
