@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 
 from attacks import ascent, crafted, poisoning
 from attacks.deviating import amplified, sent_by_silo
+from bench.isolation.parent import Origin, isolated
+from bench.plugins import Plugins
+from bench.spec import PluginSpec
 from bench.tokens import Tokens
 from bench.update import Layout
 from tests.attacks.active_runs import Ground, ground, spec
@@ -216,3 +220,11 @@ def test_a_silo_that_lies_tells_the_next_silo_s_members_and_no_others(poisoned: 
     assert poisoned.auc() > 0.85
     other = poisoned.with_other_truth()
     assert abs(other.auc() - 0.5) <= other.margin() < 0.4
+
+
+def test_forward_passes_under_an_adapter_of_its_own_are_the_same_in_a_process_of_its_own(climbed: Ground) -> None:
+    plugin = Plugins().find("attack", "ascent")
+    named = PluginSpec(name="ascent", config=climbed.attack.config.model_dump(mode="json"))  # type: ignore[attr-defined]
+    origin = Origin(plugin, named, climbed.run.spec, climbed.materials)
+    apart = replace(climbed, attack=isolated(climbed.attack, origin))
+    assert apart.assess().sheet == climbed.assess().sheet

@@ -8,6 +8,11 @@ import numpy as np
 import pytest
 
 from bench.errors import Refused
+from bench.plugins import Plugins
+from bench.progress import Progress
+from bench.run import Runner, execute
+from bench.spec import Cell, PluginSpec
+from bench.store import Store
 from tests.attacks.active_runs import Ground, ground, spec
 
 
@@ -58,3 +63,15 @@ def test_a_server_that_skips_the_check_gets_masks_that_do_not_cancel(
     monkeypatch.setattr("defenses.channels.secagg.server.verify", lambda *_: True)
     with pytest.raises(Refused, match=r"stage open of round 0.*no 3 updates add up to"):
         ground(tmp_path, spec("secagg"), "single-out")
+
+
+def test_a_refusal_is_a_row_and_is_answered_from_the_store(tmp_path: Path) -> None:
+    plugins = Plugins()
+    attack = plugins.find("attack", "single-out").build({})
+    run = spec("secagg").model_copy(update={"variant": attack.variant("server")})
+    named = PluginSpec(name="single-out", config=run.variant.config["attack"]["config"])
+    cell = Cell(run=run, attack=named, adversary="server")
+    (found,) = execute([cell], [0], Store(tmp_path), plugins=plugins, quiet=True)
+    assert (found.status, found.active, found.leakage) == ("refused", True, ())
+    assert "not signed" in found.note
+    assert Runner(Store(tmp_path), plugins, "", Progress(True), 2**30, None).stored(cell, 0) == found
