@@ -104,13 +104,14 @@ def ask(ground: Playground, attack: Attack) -> Guesses:
     return attack.infer(ground.view, ground.candidates(ids), ground.tools(ids, attack.shadows))
 
 
-def built_in(game: str) -> list[str]:
+def built_in(game: str) -> list[Any]:
+    """Every attack of a game; those beside the plainest take their minutes in 'tox -e slow'."""
     found = []
     plugins = Plugins()
     for name in plugins.names("attack"):
-        attack = plugins.find("attack", name).build({})
-        if attack.game == game and not getattr(attack, "active", False):
-            found.append(name)
+        if plugins.find("attack", name).build({}).game == game:
+            marks = [] if name in ("mia", "gradient", "inversion") else [pytest.mark.slow]
+            found.append(pytest.param(name, marks=marks))
     return found
 
 

@@ -20,6 +20,9 @@ from bench.tokens import Tokens
 from bench.update import Layout
 from tests.attacks.active_runs import Ground, ground, spec
 
+#: several federations of their own each; the deviations of split-view and single-out are tested in the fast suite
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -10,6 +10,7 @@ import pytest
 
 from bench.conformance import Grounds, check
 from bench.plugins import KINDS, Plugin, Plugins
+from bench.spec import ADVERSARIES
 
 #: tasks whose records must be fetched first: checked by hand with 'bench check', and by their own tests on local files
 FETCHED = frozenset({"drug-reviews"})
@@ -22,9 +23,18 @@ def grounds() -> Grounds:
     return {}
 
 
-@pytest.mark.parametrize(
-    "plugin", [p for p in FOUND if p.name not in FETCHED], ids=lambda plugin: f"{plugin.kind}-{plugin.name}"
-)
+def case(plugin: Plugin) -> Any:
+    """Attacks that train more than the kit's one run, or search, take their minutes in 'tox -e slow'."""
+    marks = []
+    if plugin.kind == "attack":
+        attack = plugin.build()
+        own_run = any(attack.variant(who) is not None for who in ADVERSARIES)
+        if own_run or attack.shadows or attack.game in ("reconstruction", "extraction") or plugin.name == "combined":
+            marks.append(pytest.mark.slow)
+    return pytest.param(plugin, marks=marks, id=f"{plugin.kind}-{plugin.name}")
+
+
+@pytest.mark.parametrize("plugin", [case(p) for p in FOUND if p.name not in FETCHED])
 def test_it_passes(plugin: Plugin, tmp_path: Path, grounds: Grounds) -> None:
     findings = list(check(plugin, options(plugin, tmp_path), grounds))
     assert len(findings) >= 4
