@@ -127,9 +127,7 @@ def federate(
     variant: Variant = ORDINARY,
 ) -> tuple[Setup, Transcript, Plantings]:
     """Run the rounds that are missing and measure nothing. The caller holds the run's lock."""
-    plantings = variant.plantings(
-        lambda: draw_planting(spec, seed, materials, store), materials, spec, seed, store
-    )
+    plantings = variant.plantings(lambda: draw_planting(spec, seed, materials, store), materials, spec, seed, store)
     setup = _setup(spec, seed, materials, parts, plantings[0], variant)
     transcript = _transcript(store.run_dir(spec.run_id(seed)) / "transcript", setup, spec)
     save_origin(transcript, spec, seed, plantings)
