@@ -126,8 +126,8 @@ def test_on_the_model_a_round_is_plain_training_on_the_records_together() -> Non
     model, tokens = tiny(), {name: real_tokens(4, seed=i) for i, name in enumerate(SILOS)}
     spec = FederationSpec(silos=3, rounds=1, local=LocalSpec(epochs=2, batch=4))
     setup = fakes.make_setup(spec, pooled.build(pooled.Config()))
-    public = setup.public
-    object.__setattr__(public, "layout", model.layout)
+    for name in ("layout", "adapter", "state"):
+        object.__setattr__(setup.public, name, model.layout)
     setup.model, setup.initial, setup.tokens = model, start(), tokens.__getitem__
     with tempfile.TemporaryDirectory() as folder:
         found = fakes.run(Path(folder), setup).final_adapter()
