@@ -245,5 +245,5 @@ class Attack(ABC):
         raise TypeError(f"{type(self).__name__} plays no property game")
 
     def fill(self, view: View, blanks: Sequence[Blank], tools: Tools) -> Filled:
-        """(extraction) Which of its choices stands in each blank, and under which reading its probability is measured."""
+        """(extraction) Which of its choices stands in each blank, and under which reading to measure them."""
         raise TypeError(f"{type(self).__name__} plays no extraction game")
