@@ -143,8 +143,8 @@ class Assessor:
         if attack.only is not None and adversary not in attack.only:
             return f"it is made as {' or '.join(sorted(attack.only))}"
         wanted, is_run = attack.variant(adversary), self.run.spec.variant
-        if attack.behaviour is not None and _canonical(wanted) != _canonical(is_run):
-            return "its coalition deviates in a run of its own, and this run is another"
+        if _canonical(wanted) != _canonical(is_run):
+            return f"it is made on {_named(wanted)}, and this is {_named(is_run)}"
         return None
 
     def _after(self, attack: Attack, views: Views) -> Views:
@@ -228,6 +228,10 @@ def _released(transcript: Transcript) -> dict[str, Array]:
     public = transcript.public
     adapters = (decode_adapter(m.frames(), public.state.size, public.adapter.size) for m in sent)
     return {adapter_handle(a): a for a in adapters}
+
+
+def _named(variant: PluginSpec | None) -> str:
+    return "an ordinary run" if variant is None else f"a run of its own ({variant.name})"
 
 
 def _canonical(variant: PluginSpec | None) -> str:

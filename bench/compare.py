@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError, unknown_name
 from bench.result import Result
+from bench.rows import flatten
 from bench.tables import ability, figure, preset
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def compare(results: Iterable[Result], read: Read, first: str, second: str, name
     for result in chosen:
         if result.defense in (first, second) and figure(result, "auc") is not None:
             key = (result.task, preset(result), result.adversary, result.attack)
-            sides.setdefault(key, {}).setdefault(result.seed, {})[result.defense] = result
+            side = sides.setdefault(key, {}).setdefault(result.seed, {})
+            _only_one(side.get(result.defense), result)
+            side[result.defense] = result
     found: list[Paired] = []
     for key in sorted(sides, key=lambda k: (k[0], k[1], ability(k[2]), k[3])):
         pairs = {s: (p[first], p[second]) for s, p in sorted(sides[key].items()) if len(p) == 2 or first == second}
@@ -62,6 +65,19 @@ def compare(results: Iterable[Result], read: Read, first: str, second: str, name
     if not found:
         raise UsageError(f"'{first}' and '{second}' share no attack, adversary and seed that were scored.")
     return found
+
+
+def _only_one(former: Result | None, result: Result) -> None:
+    """Raises UsageError where one defense, attack, adversary and seed has two rows: which of them would be compared?"""
+    if former is None:
+        return
+    specs = [dict(flatten(one.spec)) for one in (former, result)]
+    told = sorted(key for key in {*specs[0], *specs[1]} if specs[0].get(key) != specs[1].get(key))
+    raise UsageError(
+        f"'{result.defense}' has two results for {result.attack} as {result.adversary}, seed {result.seed} "
+        f"({former.result}, {result.result}); they differ in {', '.join(told[:3]) or 'nothing that is recorded'}: "
+        "compare a store or folder that holds one of them, or name a --preset."
+    )
 
 
 def _of_cell(attack: str, adversary: str, pairs: Mapping[int, tuple[Result, Result]], read: Read) -> list[Paired]:

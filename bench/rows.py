@@ -178,7 +178,7 @@ def _entries(results: Sequence[Result], known: Mapping[str, Game]) -> tuple[Entr
 
 def _settings(results: Sequence[Result]) -> dict[str, tuple[str, ...]]:
     """For each result id the settings, as ``key=value``, in which results of its preset differ."""
-    flat = {result.result: dict(_flatten(run_spec(result))) for result in results}
+    flat = {result.result: dict(flatten(run_spec(result))) for result in results}
     values: dict[tuple[str, str], set[str]] = {}
     for result in results:
         for key, value in flat[result.result].items():
@@ -189,7 +189,7 @@ def _settings(results: Sequence[Result]) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _flatten(spec: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+def flatten(spec: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
     """Dotted keys and JSON values of a training's spec; a plug-in's options stand under its name."""
     for key, value in spec.items():
         if key in ("task", "defense"):

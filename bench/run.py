@@ -166,6 +166,8 @@ class Runner:
         result = self.store.result(cell.result_id(seed))
         if result is None or result.status == "error" or result.fingerprint != self.fingerprint(cell):
             return None
+        if self.isolate and "isolated" not in result.provenance:
+            return None
         return result
 
     def fingerprint(self, cell: Cell) -> str:

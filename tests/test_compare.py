@@ -91,6 +91,13 @@ def test_what_can_not_be_compared_is_named(store: Store) -> None:
         compare([*found, one(store, "private", 0, 0.0)], lambda r: None, "open", "private")
 
 
+def test_two_settings_of_one_defense_are_not_mixed(store: Store) -> None:
+    found = [one(store, "open", 0, 3.0), one(store, "private", 0, 0.0)]
+    other = found[0].model_copy(update={"result": "f" * 16, "spec": {"run": {"federation": {"local": {"lr": 9.0}}}}})
+    with pytest.raises(UsageError, match=r"two results .* differ in"):
+        compare([*found, other], lambda r: store.scores(str(r.scores_sha256)), "open", "private")
+
+
 def test_the_command(store: Store) -> None:
     one(store, "open", 0, 3.0)
     one(store, "private", 0, 0.0)

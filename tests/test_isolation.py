@@ -64,6 +64,12 @@ class Probe(Attack):
             found["network"] = 1.0
         except OSError:
             found["network"] = 0.0
+        for name, where in (("process", f"/proc/{os.getppid()}/cmdline"), ("disk", "/dev/vda")):
+            try:
+                with open(where, "rb") as file:
+                    found[name] = float(len(file.read(1)) > 0)
+            except OSError:
+                found[name] = 0.0
         loss = -tools.token_stats(view.last_adapter(view.victims[0]), candidates.tokens).losses()
         n = len(candidates.ids)
         return Guesses({"loss": loss, **{k: np.full(n, v) for k, v in found.items()}}, ("probe",))
@@ -143,6 +149,8 @@ def test_nothing_of_the_run_is_within_reach(ground: Playground, tmp_path: Path) 
     assert {k: set(v.tolist()) for k, v in found.scores.items() if k != "loss"} == {
         "file": {0.0},
         "write": {0.0},
+        "process": {0.0},
+        "disk": {0.0},
         **({"network": {0.0}} if sandbox.version() >= 4 else {"network": {1.0}}),
     }
     assert not (truth.parent / "written").exists()
@@ -153,7 +161,8 @@ def test_the_probe_reads_the_file_where_nothing_confines_it(ground: Playground, 
     truth = next((ground.run.transcript.root / "truth").rglob("*.json"))
     (tmp_path / "probe.py").write_text(PROBE)
     here, _ = apart(ground, Plugins([tmp_path / "probe.py"]), "probe", {"secret": str(truth)})
-    assert set(ask(ground, here).scores["file"].tolist()) == {1.0}
+    found = ask(ground, here).scores
+    assert {set(found[name].tolist()) == {1.0} for name in ("file", "process")} == {True}
     (truth.parent / "written").unlink()
 
 

@@ -19,7 +19,10 @@ PLAYED = {"mia": "membership", "source": "source"}
 
 
 def some() -> list[matrix.Entry]:
-    source = Leakage(name="accuracy", value=0.75, low=0.5, high=0.9), Leakage(name="accuracy:baseline", value=0.34)
+    source = (
+        Leakage(name="source_accuracy", value=0.75, low=0.5, high=0.9),
+        Leakage(name="source_accuracy:baseline", value=0.34),
+    )
     found = [
         result(
             defense="plain", adversary="server", leakage=(auc(0.9, 0.8, 0.95), Leakage(name="auc:baseline", value=0.53))

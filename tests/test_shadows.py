@@ -150,3 +150,24 @@ def test_silos_of_a_shadow_take_their_records_in_another_order() -> None:
 
     one, other = (Streams(0, prefix).generator("silo", 0, 0).permutation(30) for prefix in ("", "shadow 1/"))
     assert not np.array_equal(one, other)
+
+
+def test_an_attack_is_made_on_the_run_that_it_names_and_on_no_other(folder: Path) -> None:
+    """On an ordinary run the texts of 'participation' would be members: a figure that means something else."""
+    run_id = run(folder, "shadow-one")[0].run
+    words = ("attack", run_id, "--attack", "participation,source", "--adversary", "server", "--json")
+    code, out, _ = bench(*words, store=folder / "store", sets=())
+    assert code == 0
+    found = {r.attack: r for r in map(Result.from_json, out.splitlines())}
+    assert found["participation"].status == "not-applicable"
+    assert "ordinary run" in found["participation"].note
+    assert not found["participation"].leakage
+    assert found["source"].status == "ok"
+
+
+def test_a_row_that_was_not_made_apart_is_no_answer_to_isolate(folder: Path) -> None:
+    once = run(folder, "shadow-one", adversary="server")[0]
+    again = run(folder, "shadow-one", "--isolate", adversary="server")[0]
+    assert "isolated" not in once.provenance
+    assert again.provenance["isolated"]
+    assert [f.value for f in again.leakage] == [f.value for f in once.leakage]

@@ -45,7 +45,8 @@ def _run(grids: list[Grid], args: Namespace, plugins: Plugins) -> int:
     played = {cell.attack.name: runner.build_attack(cell.attack).game for grid in grids for cell in grid.cells}
     for seed in dict.fromkeys(seed for grid in grids for seed in grid.seeds):
         for grid in grids:
-            missing = [cell for cell in grid.cells if args.refresh or not _known(cell, seed, args.folder, grid.preset)]
+            cells = [runner.pinned(cell) for cell in grid.cells]
+            missing = [cell for cell in cells if args.refresh or not _known(cell, seed, args.folder, grid.preset)]
             if not missing:
                 continue
             if time.monotonic() >= until:
@@ -64,7 +65,8 @@ def _run(grids: list[Grid], args: Namespace, plugins: Plugins) -> int:
             failed += sum(r.status == "error" for r in results)
             if args.drop_runs:
                 for one in {r.run for r in results}:
-                    store.discard_run(one)
+                    with store.lock(one):
+                        store.discard_run(one)
     say = {"added": added, "failed": failed, "left": left, "folder": str(args.folder / matrix.FOLDER)}
     print(json.dumps(say) if args.json else f"{added} cells added, {failed} failed, {left} left: {say['folder']}")
     return 1 if failed else 0

@@ -14,7 +14,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Game:
-    """``headline``: the figure that attacks of this game are compared by; ``label`` is its name for people.
+    """``headline``: the figure that attacks of this game are compared by, under a name that no other game uses, so that
+    a result's figures say which game it is of; ``label`` is its name for people.
 
     ``play``: the module whose ``play(table, name, attack, adversary, seats)`` asks the questions. ``sheet``: module and
     class of its sheets. ``chance``: what the headline is by guessing, or None where only the baseline says.
@@ -52,8 +53,8 @@ _KNOWN = (
         "bench.plays.reconstruction",
         "bench.games.reconstruction:ReconstructionSheet",
     ),
-    Game("source", "accuracy", "accuracy", "bench.plays.source", _TRIALS),
-    Game("participation", "accuracy", "accuracy", "bench.plays.participation", _TRIALS, chance=0.5),
+    Game("source", "source_accuracy", "accuracy", "bench.plays.source", _TRIALS),
+    Game("participation", "participation_accuracy", "accuracy", "bench.plays.participation", _TRIALS, chance=0.5),
     Game("extraction", "discoverable", "discoverable", "bench.plays.extraction", _TRIALS),
     Game("audit", "epsilon", "epsilon at least", "bench.plays.audit", "bench.games.audit:AuditSheet", chance=0.0),
     Game("property", "similarity", "similarity", "bench.plays.property", _TRIALS),

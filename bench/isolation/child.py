@@ -21,7 +21,13 @@ from bench.update import Array
 from bench.view import Reading, View
 
 #: what Python and its libraries read of the system
-_SYSTEM = ("/usr", "/lib", "/lib64", "/etc", "/proc", "/sys", "/dev")
+_SYSTEM = (
+    *("/usr", "/lib", "/lib64", "/etc", "/sys"),
+    # of itself and of the machine, not of other processes, whose command lines may hold a secret seed
+    *("/proc/self", "/proc/cpuinfo", "/proc/meminfo", "/proc/stat", "/proc/sys", "/proc/filesystems", "/proc/version"),
+    # not the devices that hold disks
+    *("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", "/dev/shm"),
+)
 
 
 class RemoteTools(Tools):

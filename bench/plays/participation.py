@@ -12,8 +12,8 @@ from bench.errors import SiloBenchError
 from bench.games.trials import Trial, make_sheet
 from bench.plays.table import Assessment, Seat, Table, tools
 
-#: accuracy: the one that took part has the higher score (a tie counts half)
-FIGURES = ("accuracy",)
+#: the one that took part has the higher score (a tie counts half)
+FIGURES = ("participation_accuracy",)
 
 
 def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
@@ -35,7 +35,7 @@ def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequenc
         reads.update(dict.fromkeys(answers.reads))
         for place, hit in zip(seat.victims, _hits(answers, truth), strict=True):
             unit = table.run.transcript.public.silos.index(place)
-            trials.append(Trial(unit, "", {"accuracy": hit}, {"accuracy": 0.5}))
+            trials.append(Trial(unit, "", {FIGURES[0]: hit}, {FIGURES[0]: 0.5}))
     sheet = make_sheet("participation", FIGURES, trials, "silos of this run")
     scored = games.leakage(sheet)
     return Assessment("ok", tuple(reads), scored.leakage, sheet.to_json())

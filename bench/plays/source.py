@@ -12,8 +12,8 @@ from bench.errors import SiloBenchError
 from bench.games.trials import Trial, make_sheet
 from bench.plays.table import Assessment, Seat, Table, tools
 
-#: accuracy: the silo with the highest score is the holder (a tie counts as its share)
-FIGURES = ("accuracy",)
+#: the silo with the highest score is the holder (a tie counts as its share)
+FIGURES = ("source_accuracy",)
 
 
 def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
@@ -41,7 +41,7 @@ def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequenc
         chance = float(np.bincount(truth, minlength=len(silos)).max() / len(truth))
         for hit, holder in zip(hits, truth, strict=True):
             unit = seat.number * len(silos) + holder
-            trials.append(Trial(unit, "", {"accuracy": hit}, {"accuracy": chance}))
+            trials.append(Trial(unit, "", {FIGURES[0]: hit}, {FIGURES[0]: chance}))
     if not trials:
         return Assessment("not-applicable", note="the coalition has one victim, so there is nothing to tell apart")
     sheet = make_sheet("source", FIGURES, trials, "silos of this run")
