@@ -134,7 +134,7 @@ class Assessor:
     @property
     def _one_coalition(self) -> bool:
         """A run in which a coalition deviates is about that coalition only: the adversary's first."""
-        return self.run.spec.variant is not None and self.run.spec.variant.name == "active"
+        return self.run.spec.active
 
     # -- views -----------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,9 @@ def compare(results: Iterable[Result], read: Read, first: str, second: str, name
     ``read`` gives a result's scores. ``name``: only this preset. Raises UsageError for a defense without results.
     """
     chosen = [r for r in results if r.status == "ok" and r.scores_sha256 and (name is None or preset(r) == name)]
+    if not chosen:
+        where = "" if name is None else f" of preset '{name}'"
+        raise UsageError(f"There are no scored results{where} to compare: run both defenses, or name their --folder.")
     known = sorted({r.defense for r in chosen})
     for defense in (first, second):
         if defense not in known:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import UsageError
 from bench.files import read_text
@@ -35,38 +35,32 @@ BESIDE = frozenset(
     {"__main__", "arguments", "cli", "commands", "compare", "conformance", "doctor", "forecast", "grid", "leaderboard"}
     | {"isolation", "markdown", "matrix", "presets", "report", "rows", "tables", "verify"}
 )
+#: what measures a finished training's usefulness
+MEASURING = frozenset({"metrics", "stats", "utility"})
 #: what comes after a training, and so can't change one; a run of its own takes its variant's module besides
-AFTER_TRAINING = BESIDE | frozenset(
-    {
-        "adversaries",
-        "assess",
-        "attack",
-        "behaviour",
-        "estimate",
-        "games",
-        "gradients",
-        "lender",
-        "logged",
-        "openers",
-        "plays",
-    }
-    | {"progress", "provenance", "result", "run", "spec", "store", "tuning", "variants", "view", "views"}
+AFTER_TRAINING = (
+    BESIDE
+    | MEASURING
+    | {"adversaries", "assess", "attack", "behaviour", "estimate", "games", "gradients", "lender", "logged", "openers"}
+    | {"plays", "progress", "provenance", "result", "run", "spec", "store", "tuning", "variants", "view", "views"}
+    | {"writer"}
 )
 #: of those, the modules that a training does take
 _IN_TRAINING = frozenset({"games/planting.py", "games/text.py"})
 _ROOT = Path(__file__).resolve().parent
+Made = Literal["result", "training", "utility"]
 
 
-def fingerprint(files: Iterable[Path | None], root: Path = _ROOT, *, training: bool = False) -> str:
+def fingerprint(files: Iterable[Path | None], root: Path = _ROOT, *, of: Made = "result") -> str:
     """64 hexadecimal digits: SHA-256 over the source of ``bench``, of the plug-ins in ``files`` and of the modules of
     their own folders that they import, and over the versions of ``LIBRARIES``.
 
     The same on every machine: file names are relative, line ends normalised, and a build's local version label (the
-    ``+cu128`` of a torch wheel) left out. None stands for a plug-in without a source file. ``training``: only what a
-    training depends on, so that a stored one outlives changes of attacks, views and games. Raises UsageError where a
-    file can't be read.
+    ``+cu128`` of a torch wheel) left out. None stands for a plug-in without a source file. ``of``: a ``training``
+    depends on less than a result, so that a stored one outlives changes of attacks, views and games; its ``utility``
+    on what measures it. Raises UsageError where a file can't be read.
     """
-    entries = [f"bench/{path.relative_to(root).as_posix()} {_digest(path)}" for path in _harness(root, training)]
+    entries = [f"bench/{path.relative_to(root).as_posix()} {_digest(path)}" for path in _harness(root, of)]
     for file in files:
         if file is not None:
             top = file.resolve().parent
@@ -92,11 +86,17 @@ def taking_part(result: Result) -> tuple[tuple[Kind, str], ...]:
     return (("task", result.task.partition(":")[0]), *defenses, ("attack", result.attack))
 
 
-def _harness(root: Path, training: bool) -> Iterator[Path]:
-    left_out = AFTER_TRAINING if training else BESIDE
+def _harness(root: Path, of: Made) -> Iterator[Path]:
     for path in root.rglob("*.py"):
         name = path.relative_to(root)
-        if name.parts[0].removesuffix(".py") not in left_out or (training and name.as_posix() in _IN_TRAINING):
+        first = name.parts[0].removesuffix(".py")
+        if of == "utility":
+            taken = first in MEASURING
+        elif of == "training":
+            taken = first not in AFTER_TRAINING or name.as_posix() in _IN_TRAINING
+        else:
+            taken = first not in BESIDE
+        if taken:
             yield path
 
 

@@ -13,19 +13,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.config import canonical_json
 from bench.errors import Refused
 from bench.plugins import Plugins
 from bench.progress import Progress
-from bench.provenance import fingerprint, provenance
 from bench.result import Result, Utility
 from bench.spec import Cell, ModelSpec, PluginSpec, RunSpec
 from bench.store import Store
+from bench.writer import Writer
 
 if TYPE_CHECKING:
-    from bench.assess import Assessment, Assessor
     from bench.assets import Assets
     from bench.attack import Attack
     from bench.federation.parts import Parts
@@ -95,7 +94,8 @@ def attack_transcript(
 
     Raises UsageError where it is malformed, incomplete, or without the origin that scoring needs.
     """
-    from bench.training import build_parts, read_origin, reopen
+    from bench.origin import read_origin
+    from bench.training import build_parts, reopen
     from bench.transcript import Transcript
 
     transcript = Transcript(directory)
@@ -125,8 +125,9 @@ class Runner:
         assets: Assets | None,
         isolate: bool = False,
     ) -> None:
-        self.store, self.plugins, self.preset, self.progress = store, plugins, preset, progress
+        self.store, self.plugins, self.progress = store, plugins, progress
         self.budget, self.assets, self.isolate = budget, assets, isolate
+        self.writer = Writer(store, plugins, preset, isolate)
         self._workshop: Workshop | None = None
         self._shadow_runs: dict[str, ShadowRun] = {}
 
@@ -164,41 +165,19 @@ class Runner:
     def stored(self, cell: Cell, seed: int) -> Result | None:
         """The stored result, if what produced it is what is installed now and it is no error."""
         result = self.store.result(cell.result_id(seed))
-        if result is None or result.status == "error" or result.fingerprint != self.fingerprint(cell):
+        if result is None or result.status == "error" or result.fingerprint != self.writer.fingerprint(cell):
             return None
         if self.isolate and "isolated" not in result.provenance:
             return None
         return result
 
-    def fingerprint(self, cell: Cell) -> str:
-        named = [("task", cell.run.task.name), *(("defense", d.name) for d in cell.run.defense)]
-        return self._fingerprint_of([*named, ("attack", cell.attack.name)])
-
-    def _fingerprint_of(self, named: Sequence[tuple[Any, str]]) -> str:
-        return fingerprint([self.plugins.find(kind, name).path for kind, name in named])
-
-    def _training_fingerprint(self, spec: RunSpec) -> str:
-        named: list[tuple[Any, str]] = [("task", spec.task.name), *(("defense", d.name) for d in spec.defense)]
-        files = [self.plugins.find(kind, name).path for kind, name in named]
-        return fingerprint([*files, *self._variant_files(spec)], training=True)
-
-    def _variant_files(self, spec: RunSpec) -> list[Path]:
-        """Sources that only a run of its own takes: its variant's, and the attack's that deviates in it."""
-        if spec.variant is None:
-            return []
-        from bench import variants
-
-        folder = Path(variants.__file__).parent
-        own = [folder / f"{spec.variant.name}.py", folder.parent / "behaviour.py"]
-        deviating = spec.variant.config.get("attack")
-        path = self.plugins.find("attack", deviating["name"]).path if isinstance(deviating, dict) else None
-        return own if path is None else [*own, path]
-
     def _compute(self, job: Job, cells: Sequence[Cell], refresh: bool) -> Iterator[Result]:
         try:
             run, materials = self._train(job, refresh)
         except Refused as refusal:
-            yield from (self._refused(cell, job, refusal) for cell in cells)
+            source = self.materials(job.spec, job.seed)
+            for cell in cells:
+                yield self.writer.refused(cell, job.seed, source, refusal, self.build_attack(cell.attack).adaptive)
             return
         yield from self.attack(run, materials, cells)
 
@@ -216,7 +195,7 @@ class Runner:
                 for cell in order:
                     attack = built[canonical_json(cell.attack)]
                     found = assessor.assess(cell.attack.name, attack, cell.adversary)
-                    yield self._keep(cell, run, assessor, found, attack)
+                    yield self.writer.measured(cell, run, assessor, found, attack)
                     step(f"{cell.attack.name} as {cell.adversary}")
         finally:
             assessor.drop_views()
@@ -271,16 +250,22 @@ class Runner:
         from bench.training import build_parts
 
         parts = build_parts(job.spec, self.plugins)
-        run_id = job.spec.run_id(job.seed)
-        print_now = self._training_fingerprint(job.spec)
-        known = self.store.spec(run_id)
-        if refresh or (known is not None and known.get("fingerprint") != print_now):
-            self.store.discard_run(run_id)
+        self._drop_stale(job, refresh)
         self.progress.note(f"{job.spec.task.name}, {job.spec.defense_name}, seed {job.seed}: loading model and records")
         materials = self.materials(job.spec, job.seed)
         self._adopt(job)
-        self.store.save_spec(run_id, {"spec": job.spec.model_dump(mode="json"), "fingerprint": print_now})
+        spec = {"spec": job.spec.model_dump(mode="json"), **self.writer.made_by(job.spec)}
+        self.store.save_spec(job.spec.run_id(job.seed), spec)
         return parts, materials
+
+    def _drop_stale(self, job: Job, refresh: bool) -> None:
+        """Remove what is stored of a run where other code made it: all of it, or what was measured on it alone."""
+        run_id, made_by = job.spec.run_id(job.seed), self.writer.made_by(job.spec)
+        known = self.store.spec(run_id)
+        if refresh or (known is not None and known.get("fingerprint") != made_by["fingerprint"]):
+            self.store.discard_run(run_id)
+        elif known is not None and known.get("measured_by") != made_by["measured_by"]:
+            self.store.discard_summary(run_id)
 
     @contextmanager
     def _rounds(self, job: Job) -> Iterator[Callable[[int], None]]:
@@ -293,7 +278,8 @@ class Runner:
     def validation(self, job: Job) -> Utility:
         """Train where that is missing, and measure the task's first metric on the validation records alone. The caller
         holds the run's lock."""
-        from bench.training import federate, measure_validation
+        from bench.training import federate
+        from bench.utility import measure_validation
 
         parts, materials = self._prepare(job, refresh=False)
         with self._rounds(job) as on_round:
@@ -326,73 +312,3 @@ class Runner:
     def build_attack(self, spec: PluginSpec) -> Attack:
         attack: Attack = self.plugins.find("attack", spec.name).build(spec.config)
         return attack
-
-    def _refused(self, cell: Cell, job: Job, refusal: Refused) -> Result:
-        """The row of a federation that stopped because its protocol did not take what a coalition did."""
-        materials = self.materials(job.spec, job.seed)
-        result = Result(
-            cell=cell.cell_id,
-            run=job.spec.run_id(job.seed),
-            result=cell.result_id(job.seed),
-            fingerprint=self.fingerprint(cell),
-            seed=job.seed,
-            status="refused",
-            task=cell.run.task.name,
-            defense=cell.run.defense_name,
-            attack=cell.attack.name,
-            adversary=cell.adversary,
-            simulated=_simulated(cell),
-            adaptive=self.build_attack(cell.attack).adaptive,
-            active=True,
-            note=str(refusal),
-            spec=cell.model_dump(mode="json"),
-            provenance=self._provenance(materials, job.spec.planting_id(job.seed)),
-        )
-        return self.store.save_result(result)
-
-    def _provenance(self, materials: Materials, planting: str) -> dict[str, Any]:
-        return {
-            **provenance(str(materials.model.device)),
-            "preset": self.preset,
-            "planting": planting,
-            "model": {"revision": materials.source.revision, "sha256": materials.source.sha256},
-        }
-
-    def _keep(self, cell: Cell, run: TrainedRun, assessor: Assessor, found: Assessment, attack: Attack) -> Result:
-        materials = assessor.materials
-        spec = cell.model_dump(mode="json")
-        result = Result(
-            cell=cell.cell_id,
-            run=run.run_id,
-            result=cell.result_id(run.seed),
-            fingerprint=self.fingerprint(cell),
-            seed=run.seed,
-            status=found.status,
-            task=cell.run.task.name,
-            defense=cell.run.defense_name,
-            attack=cell.attack.name,
-            adversary=cell.adversary,
-            reads=found.reads,
-            leakage=found.leakage,
-            # what a run of its own does to usefulness says nothing about the defense
-            utility=run.utility if run.spec.variant is None else (),
-            cost={**run.cost, **found.cost},
-            claim=assessor.claim(cell.adversary),
-            learned=run.learned,
-            simulated=(*_simulated(cell), *run.parts.simulated),
-            adaptive=attack.adaptive,
-            active=self._variant(run.spec).active,
-            audit=found.audit,
-            scores_sha256=self.store.save_scores(found.sheet, found.details) if found.sheet is not None else None,
-            note=found.note,
-            spec=spec,
-            provenance={
-                **self._provenance(materials, run.planting.id),
-                **({"isolated": getattr(attack, "confined", "") or "process only"} if self.isolate else {}),
-            },
-        )
-        return self.store.save_result(result)
-
-
-def _simulated(cell: Cell) -> tuple[str, ...]:
-    return ("secrets from --secret-seed",) if cell.run.secret_seed is not None else ()

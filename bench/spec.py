@@ -136,6 +136,11 @@ class RunSpec(Config):
     def defense_name(self) -> str:
         return "+".join(part.name for part in self.defense)
 
+    @property
+    def active(self) -> bool:
+        """Whether parties of the coalition deviate from the protocol (``bench.variants.active``)."""
+        return self.variant is not None and self.variant.name == "active"
+
     def run_id(self, seed: int) -> str:
         return digest({"run": self.model_dump(mode="json"), "seed": seed})
 

@@ -125,6 +125,10 @@ class Store:
         """``run.json``, or None where the run has not finished."""
         return self._object(self.run_dir(run_id) / "run.json")
 
+    def discard_summary(self, run_id: str) -> None:
+        """Forget ``run.json``, so that the finished training is measured again; the caller holds the run's lock."""
+        (self.run_dir(run_id) / "run.json").unlink(missing_ok=True)
+
     def _object(self, path: Path) -> dict[str, Any] | None:
         text = read_text(path)
         if text is None:

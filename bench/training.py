@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench.channel import Public
-from bench.config import canonical_json
-from bench.cost import traffic
 from bench.defense import Mechanism, compose
 from bench.errors import UsageError
 from bench.federation.parts import Parts, fill
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants, public_nonce
-from bench.files import write_text
 from bench.games.planting import Planting, plant
 from bench.logged import logged_mechanisms as logged_mechanisms
-from bench.manifest import json_object
 from bench.materials import Materials
-from bench.metrics import compute, mean_of
+from bench.origin import Plantings, read_origin, save_origin
 from bench.parties import silo
 from bench.plugins import Plugins
 from bench.products import widened
@@ -33,12 +26,10 @@ from bench.store import Store
 from bench.streams import SecretStreams, Streams
 from bench.tokens import Tokens
 from bench.transcript import Transcript
+from bench.utility import learned, measure
 from bench.variant import Variant
 
-RUN_VERSION = 1
 ORDINARY = Variant()
-#: what silos train on, and what the game asks about
-Plantings = tuple[Planting, Planting]
 
 
 @dataclass(frozen=True)
@@ -110,7 +101,7 @@ def train(
     setup, transcript, plantings = federate(spec, seed, materials, parts, store, budget, on_round, variant)
     summary = store.summary(run_id)
     if summary is None:
-        summary = _measure(setup, transcript, materials)
+        summary = measure(setup, transcript, materials)
         store.save_summary(run_id, summary)
     nominal = variant.nominal_size(nominal_size(spec), spec)
     return _finished(spec, seed, store.run_dir(run_id), transcript, parts, plantings, summary, nominal)
@@ -157,7 +148,7 @@ def reopen(
         raise UsageError(f"{transcript.root} is of an adapter of another shape than its model and LoRA settings give.")
     setup = _setup(spec, seed, materials, parts, plantings[0], variant)
     setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
-    summary = _measure(setup, transcript, materials)
+    summary = measure(setup, transcript, materials)
     nominal = variant.nominal_size(nominal_size(spec), spec)
     return _finished(spec, seed, directory, transcript, parts, plantings, summary, nominal)
 
@@ -183,39 +174,11 @@ def _finished(
         trained=plantings[0],
         planting=plantings[1],
         utility=utility,
-        learned=_learned(utility),
+        learned=learned(utility),
         cost=dict(summary["cost"]),
         mechanisms=logged_mechanisms(transcript),
         nominal_sizes=dict.fromkeys(transcript.public.silos, nominal),
     )
-
-
-def save_origin(transcript: Transcript, spec: RunSpec, seed: int, plantings: Plantings) -> None:
-    """Keep beside the truth what scoring a transcript needs: spec, seed and planting. No view holds it. ``trained``:
-    what silos trained on, where the game asks about something else."""
-    trained, asked = plantings
-    value: dict[str, Any] = {"spec": spec.model_dump(mode="json"), "seed": seed, "planting": asked.to_json()}
-    if trained is not asked:
-        value["trained"] = trained.to_json()
-    path = transcript.root / "truth" / "origin.json"
-    if not path.exists():
-        write_text(path, canonical_json(value))
-
-
-def read_origin(transcript: Transcript) -> tuple[RunSpec, int, Plantings]:
-    """Spec, seed and plantings of a transcript from anywhere. Raises UsageError where they are missing or malformed."""
-    path = transcript.root / "truth" / "origin.json"
-    if not path.exists():
-        raise UsageError(
-            f"{transcript.root} has no truth/origin.json (spec, seed, planting), so that nothing can be scored on it."
-        )
-    value = json_object(path)
-    try:
-        asked = Planting.from_json(str(value["planting"]))
-        trained = Planting.from_json(str(value["trained"])) if "trained" in value else asked
-        return RunSpec.model_validate(value["spec"]), int(value["seed"]), (trained, asked)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is malformed: {type(error).__name__} in spec, seed or planting.") from None
 
 
 def nominal_size(spec: RunSpec) -> int:
@@ -267,87 +230,3 @@ def _transcript(root: Path, setup: Setup, spec: RunSpec) -> Transcript:
         return Transcript(root)
     public_spec = spec.model_dump(mode="json", exclude={"secret_seed"})
     return Transcript.create(root, setup.public, setup.initial, public_spec)
-
-
-def _measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict[str, Any]:
-    with setup.meter.measure("utility"):
-        rounds = range(transcript.committed() + 1)
-        personal = setup.parts.aggregator.personal(transcript.public.adapter)
-        utility = _utility(transcript, materials, materials.pool.heldout, rounds, personal)
-    trained = [t for r in range(transcript.committed() + 1) for t in transcript.training(r).values()]
-    tokens = sum(t["tokens"] for t in trained)
-    seconds = setup.meter.phases["train"].wall
-    cost = traffic(transcript.messages(), len(transcript.public.silos), transcript.public.rounds)
-    cost["phases"] = setup.meter.to_json()
-    cost["peak_bytes"] = max(phase.peak for phase in setup.meter.phases.values())
-    cost["trained_tokens"] = tokens
-    cost["tokens_per_second"] = round(tokens / seconds, 1) if seconds else 0.0
-    cost["parameters"] = transcript.public.adapter.size
-    return {"version": RUN_VERSION, "utility": [u.model_dump(mode="json") for u in utility], "cost": cost}
-
-
-def measure_validation(transcript: Transcript, parts: Parts, materials: Materials) -> Utility:
-    """The task's first metric on the validation records, of the base model and of the final adapter. Raises UsageError
-    where the pool has none."""
-    ids = materials.pool.validation
-    if not ids:
-        raise UsageError("pool.validation is 0: without validation records there is nothing to tune on.")
-    personal = parts.aggregator.personal(transcript.public.adapter)
-    return _utility(transcript, materials, ids, [transcript.committed()], personal)[0]
-
-
-def models(transcript: Transcript, personal: NDArray[np.int64] | None, round: int) -> Iterator[NDArray[np.float32]]:
-    """What the federation has after ``round``: the global adapter, or one per silo that has trained where some values
-    are every silo's own (``Aggregator.personal``)."""
-    shared = transcript.truth(round, "adapter")
-    if shared is None or personal is None:
-        yield np.asarray(transcript.final_adapter() if shared is None else shared)
-        return
-    for name in transcript.public.silos:
-        own = next((o for r in range(round, -1, -1) if (o := transcript.truth(r, f"own-{name}")) is not None), None)
-        if own is not None:
-            adapter = np.array(shared)
-            adapter[personal] = own[personal]
-            yield adapter
-
-
-def _utility(
-    transcript: Transcript,
-    materials: Materials,
-    ids: Sequence[str],
-    rounds: Sequence[int],
-    personal: NDArray[np.int64] | None,
-) -> list[Utility]:
-    """The task's metrics on the records ``ids``: the base model's and those after each of ``rounds``, the last of which
-    is the figure. Where every silo has a model of its own, the mean over silos."""
-    tokens, gold = materials.tokens(ids), materials.gold(ids)
-    clusters = np.array([materials.pool.clusters[i] for i in ids])
-    model, names = materials.model, materials.corpus.task.metrics()
-
-    def measured(adapter: Any) -> Any:
-        model.set_adapter(adapter)
-        stats = model.stats(tokens, materials.label_ids)
-        rng = materials.streams.generator("utility")
-        return compute(names, stats, tokens, gold, clusters, rng)
-
-    base = measured(None)
-    curve = [mean_of([measured(adapter) for adapter in models(transcript, personal, r)]) for r in rounds]
-    return [
-        Utility(
-            name=last.name,
-            value=last.value,
-            base=start.value,
-            low=last.low,
-            high=last.high,
-            n=last.n,
-            better=last.better,
-            curve=tuple(step[i].value for step in curve),
-        )
-        for i, (start, last) in enumerate(zip(base, curve[-1], strict=True))
-    ]
-
-
-def _learned(utility: tuple[Utility, ...]) -> bool:
-    """True where the first metric is better than the base model's."""
-    first = utility[0]
-    return first.value < first.base if first.better == "lower" else first.value > first.base

@@ -30,9 +30,6 @@ NAMES = ("active", "audit", "participation")
 class Variant:
     """Every method's default is what an ordinary run does."""
 
-    #: True where parties of the coalition deviate from the protocol
-    active: bool = False
-
     def materials(self, materials: Materials, spec: RunSpec, seed: int) -> Materials:
         """The run's materials: with canaries among the records, say."""
         return materials

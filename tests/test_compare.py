@@ -109,3 +109,10 @@ def test_the_command(store: Store) -> None:
     with contextlib.redirect_stdout(out):
         assert main(["compare", "open", "private", "--store", str(store.root)]) == 0
     assert "seen from" in out.getvalue()
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match="no scored results of preset 'quick'"):
+        compare([], lambda r: None, "open", "private", "quick")
+    assert main(["compare", "open", "private", "--folder", str(tmp_path / "nowhere")]) == 2
+    assert "There is no folder" in capsys.readouterr().err

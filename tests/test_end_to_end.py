@@ -131,8 +131,8 @@ def test_every_round_s_model_scores_as_the_clear_average_of_the_same_uploads(tmp
     from bench.assets import Assets
     from bench.federation.adapters import decode_adapter
     from bench.materials import Workshop
+    from bench.origin import read_origin
     from bench.plugins import Plugins
-    from bench.training import read_origin
     from bench.transcript import Transcript
 
     sets = (*SMALL, "federation.release=every-round") if preset == "smoke" else ("federation.release=every-round",)
@@ -201,6 +201,24 @@ def test_the_same_command_answers_from_the_store(store: Path, grid: dict[tuple[s
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert {k: r.to_json() for k, r in rows(done).items()} == {k: r.to_json() for k, r in grid.items()}
     assert done.stderr.strip().endswith("False"), "an answer from the store must not import torch"
+
+
+def test_a_training_outlives_a_change_of_what_measures_it(
+    store: Path, grid: dict[tuple[str, str, str], Result]
+) -> None:
+    one = grid["fedavg", "mia", "outsider"]
+    run = store / "runs" / one.run
+    made = json.loads((run / "spec.json").read_text())
+    (run / "spec.json").write_text(json.dumps(made | {"measured_by": "other code"}))
+    (store / "results" / f"{one.result}.json").unlink()
+    summary = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(summary | {"utility": [summary["utility"][0] | {"value": 1.0}]}))
+    rounds = {p: p.stat().st_mtime_ns for p in (run / "transcript").rglob("*") if p.is_file()}
+    words = ("run", "--preset", "smoke", "--defense", "fedavg", "--attack", "mia", "--adversary", "outsider", "--json")
+    (again,) = rows(bench(*words, store=store)).values()
+    assert {p: p.stat().st_mtime_ns for p in (run / "transcript").rglob("*") if p.is_file()} == rounds
+    assert again.utility == one.utility
+    assert json.loads((run / "spec.json").read_text()) == made
 
 
 def test_verify_recomputes_every_figure(store: Path, grid: dict[tuple[str, str, str], Result]) -> None:

@@ -218,15 +218,15 @@ def test_a_training_s_fingerprint_outlives_changes_of_what_comes_after(tmp_path:
         root,
         {"model.py": "", "attack.py": "", "plays/source.py": "", "games/membership.py": "", "games/planting.py": ""},
     )
-    before, whole = fingerprint([], root, training=True), fingerprint([], root)
+    before, whole = fingerprint([], root, of="training"), fingerprint([], root)
     for name in ("attack.py", "plays/source.py", "games/membership.py"):
         (root / name).write_text("x = 1\n")
-    assert fingerprint([], root, training=True) == before
+    assert fingerprint([], root, of="training") == before
     assert fingerprint([], root) != whole
     for name in ("model.py", "games/planting.py"):
         (root / name).write_text("x = 2\n")
-        assert fingerprint([], root, training=True) != before
-        before = fingerprint([], root, training=True)
+        assert fingerprint([], root, of="training") != before
+        before = fingerprint([], root, of="training")
 
 
 def test_every_module_that_a_training_is_said_not_to_need_is_there() -> None:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.cli import main
-from bench.errors import UsageError
+from bench.errors import Refused, SiloBenchError, UsageError
+from bench.origin import read_origin
 from bench.plugins import Plugins
 from bench.progress import Progress
 from bench.result import Result
 from bench.run import Job, Runner
 from bench.spec import PluginSpec, RunSpec
 from bench.store import Store
-from bench.training import TrainedRun, read_origin, training_tokens
+from bench.training import TrainedRun, training_tokens
 from bench.variant import build
+from bench.variants.active import _guarded
 
 SECRET = 3
 
@@ -244,3 +247,18 @@ def test_an_active_row_says_so_and_is_about_one_coalition(tmp_path: Path, deviat
 def test_an_adversary_that_sends_nothing_can_not_deviate(store: Path, deviating: Path) -> None:
     with pytest.raises(UsageError, match="sends nothing"):
         train(store, active("outsider"), Plugins([deviating]))
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"), [(SiloBenchError("a bad signature"), Refused), (UsageError("no"), UsageError)]
+)
+def test_what_a_protocol_does_not_take_is_told_from_a_request_that_nothing_helps(
+    raised: SiloBenchError, seen: type[SiloBenchError]
+) -> None:
+    def fails() -> Iterator[bytes]:
+        yield b"one"
+        raise raised
+
+    with pytest.raises(seen) as caught:
+        list(_guarded(fails(), "silo-0"))
+    assert type(caught.value) is seen

@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 
 from bench.compare import compare, lines
+from bench.errors import UsageError
 from bench.files import read_text
 from bench.leaderboard import load
 from bench.result import Result
@@ -16,6 +17,8 @@ HEADS = ("adversary", "attack", "seed", "records", "AUC difference", "95% interv
 
 def main(args: Namespace) -> int:
     store = Store(args.store)
+    if args.folder is not None and not args.folder.is_dir():
+        raise UsageError(f"There is no folder {args.folder}: --folder takes one with results/ and scores/ in it.")
     results = list(load(args.folder)) if args.folder is not None else list(store.results())
 
     def read(result: Result) -> str | None:

@@ -40,8 +40,6 @@ class Config(Base):
 class Active(Variant):
     """Lets the coalition deviate."""
 
-    active = True
-
     def __init__(self, behaviour: Behaviour, adversary: str) -> None:
         self.behaviour, self.adversary = behaviour, adversary
         self._asked: tuple[Planting, Materials] | None = None
@@ -115,6 +113,8 @@ def _guarded(made: Iterable[Made], where: str) -> Iterator[Made]:
     """What the protocol's own code makes, lazily. Raises Refused where it does not go on."""
     try:
         yield from made
+    except UsageError:
+        raise  # a request that no message could make right
     except SiloBenchError as error:
         raise Refused(f"the protocol stopped at {where}: {error}") from error
 

@@ -13,8 +13,8 @@ from bench.errors import UsageError
 from bench.metrics import MetricValue, mean_of
 from bench.parties import PUBLIC
 from bench.spec import Dropout, FederationSpec
-from bench.training import models
 from bench.transcript import Transcript
+from bench.utility import models
 from defenses import ckks, fedsa_lora, local
 from defenses.aggregators.shared import SharedFactor
 from tests.federation.fakes import LAYOUT, DrawnTrainer, drawn, make_setup, run
