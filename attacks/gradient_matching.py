@@ -6,15 +6,16 @@ update and the base model finds it natural; then tokens are swapped while that a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.attack import Attack, Reconstruction, Target, Tools
+from attacks.rowspace.uploads import OnUploads, Rounds
+from bench.attack import Attack, Reconstruction, Target
 from bench.config import Config as BaseConfig
 from bench.games.baselines import carriers, expected_distinct, most_likely
 
@@ -44,35 +45,22 @@ class Config(BaseConfig):
     width: int = Field(4, ge=1, le=1024)
     choices: int = Field(16, ge=2, le=4096)
     records: int = Field(4, ge=1, le=1024)
-    rounds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    rounds: Rounds = (0,)
 
 
-class GradientMatching(Attack):
-    """One reconstruction per target whose silo's upload, and the adapter that it started from, were read."""
-
-    game = "reconstruction"
-    needs = frozenset({"upload", "partial"})
-    knows = "population"
+class GradientMatching(OnUploads):
+    """Guesses records whose simulated update is the observed one."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.rounds = config.rounds
 
-    def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
-        """Raises SiloBenchError for a model whose first LoRA projection reads more than the token."""
-        from attacks.rowspace.observe import observe
-        from attacks.rowspace.session import Session
-
-        found: list[Reconstruction] = []
-        session: Session | None = None
-        for target in targets:
-            seen = observe(view, target.silo, target.round)
-            if seen is None:
-                continue
-            session = session or Session(tools, groups=2)
+    def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
+        def solve(target: Target, seen: Observed) -> Reconstruction:
             rng = np.random.default_rng([target.round, *target.silo.encode()])
-            found.append(_Solver(self.config, session, target, seen, rng).solve())
-        return found
+            return _Solver(self.config, session, target, seen, rng).solve()
+
+        return solve
 
 
 @dataclass

@@ -7,15 +7,18 @@ ranked. It adapts to what the view shows was done to the update: entries that we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from bench.attack import Attack, Reconstruction, Target, Tools
+from attacks.rowspace.uploads import OnUploads, Rounds
+from bench.attack import Attack, Reconstruction, Target
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
+    from attacks.rowspace.observe import Observed
+    from attacks.rowspace.session import Session
     from bench.view import View
 
 api = 1
@@ -28,34 +31,19 @@ class Config(BaseConfig):
 
     pool: bool = True
     groups: int = Field(3, ge=2, le=64)
-    rounds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    rounds: Rounds = (0,)
 
 
-class RowSpace(Attack):
-    """One reconstruction per target whose silo's upload, and the adapter that it started from, were read."""
-
-    game = "reconstruction"
-    needs = frozenset({"upload", "partial"})
-    knows = "population"
+class RowSpace(OnUploads):
+    """Reads tokens off the span of an update's rows."""
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self.rounds = config.rounds
+        self.pool, self.groups, self.rounds = config.pool, config.groups, config.rounds
 
-    def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
-        """Raises SiloBenchError for a model whose first LoRA projection reads more than the token."""
-        from attacks.rowspace.observe import observe, others
-        from attacks.rowspace.session import Session
+    def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
+        from attacks.rowspace.observe import others
 
-        found: list[Reconstruction] = []
-        session: Session | None = None
-        for target in targets:
-            seen = observe(view, target.silo, target.round)
-            if seen is None:
-                continue
-            session = session or Session(tools, self.config.groups)
-            found.append(session.solve(target, seen, others(view, target) if self.config.pool else ()))
-        return found
+        return lambda target, seen: session.solve(target, seen, others(view, target) if self.pool else ())
 
 
 def build(config: Config) -> Attack:

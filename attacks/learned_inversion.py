@@ -6,13 +6,14 @@ public settings, learns how a token that was there shows in the update, and appl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from bench.attack import Attack, Reconstruction, Target, Tools
+from attacks.rowspace.uploads import OnUploads, Rounds
+from bench.attack import Attack, Reconstruction, Target
 from bench.config import Config as BaseConfig
 from bench.games.baselines import carriers, expected_distinct, inclusion, most_likely, typical
 from bench.spec import LocalSpec
@@ -31,41 +32,28 @@ class Config(BaseConfig):
 
     simulations: int = Field(12, ge=2, le=10_000)
     steps: int = Field(16, ge=1, le=100_000)
-    rounds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    rounds: Rounds = (0,)
 
 
-class LearnedInversion(Attack):
-    """One reconstruction per target whose silo's upload was read, where the population has more records than it."""
-
-    game = "reconstruction"
-    needs = frozenset({"upload", "partial"})
-    knows = "population"
+class LearnedInversion(OnUploads):
+    """Learns on records of the population how a token shows in an update; it wants more of them than a target has."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.rounds = config.rounds
 
-    def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
-        """Raises SiloBenchError for a model whose first LoRA projection reads more than the token."""
-        from attacks.rowspace.observe import observe
-        from attacks.rowspace.session import Session
-
-        found: list[Reconstruction] = []
+    def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
+        layout = session.model.layout
         models: dict[Any, Any] = {}
-        session: Session | None = None
-        for target in targets:
-            seen = observe(view, target.silo, target.round)
-            if seen is None:
-                continue
-            session = session or Session(tools, groups=2)
-            shares = tuple(
-                np.round([k.mean() for _, k in tools.model.layout.tensors(seen.known.astype(np.float32))], 2)
-            )
+
+        def solve(target: Target, seen: Observed) -> Reconstruction:
+            shares = tuple(np.round([k.mean() for _, k in layout.tensors(seen.known.astype(np.float32))], 2))
             key = (target.round, target.records, target.steps, shares, float(f"{seen.deviation:.2g}"))
             if key not in models:
                 models[key] = self._learn(session, target, seen, view.spec)
-            found.append(self._answer(session, target, seen, models[key]))
-        return found
+            return self._answer(session, target, seen, models[key])
+
+        return solve
 
     def _learn(self, session: Session, target: Target, seen: Observed, spec: Any) -> Any:
         """A logistic model of a token's presence. Each simulation's prior is taken from the records it does not use."""

@@ -70,3 +70,16 @@ def test_gradients_are_taken_once_for_all_who_share_a_memo() -> None:
     again = np.stack(list(ground.tools().record_gradients(at, tokens.take([3, 1, 0]))))
     assert ground.memo.gradients.computed == computed == 6
     np.testing.assert_array_equal(again, one[[3, 1, 0]])
+
+
+def test_gradients_are_taken_at_the_adapter_that_is_asked_about() -> None:
+    from bench.conformance.playground import playground
+    from bench.gradients import record_gradients
+
+    ground = playground("membership")
+    tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:3])
+    at = ground.view.last_adapter(ground.view.victims[0]).adapter  # type: ignore[union-attr]
+    found = np.stack(list(ground.tools().record_gradients(at, tokens)))
+    np.testing.assert_allclose(found, np.stack(list(record_gradients(ground.materials.model, at, tokens))), atol=1e-6)
+    base = np.stack(list(ground.tools().record_gradients(None, tokens)))
+    assert np.abs(found - base).max() > 1e-3

@@ -62,6 +62,12 @@ def test_a_run_is_shown_whole() -> None:
     assert report.split("\n")[-1] == f"Results: {ROOT / 'results'} (2); 'bench verify' recomputes them."
 
 
+def test_it_says_what_so_many_records_could_have_shown() -> None:
+    # by hand: sd_0 = sqrt(181 / (12 * 8100)) = .0432; at A = .62 Hanley and McNeil's sd = .0416, so that
+    # 1.960 * .0432 + .8416 * .0416 = .120
+    assert "power: with 90/90 records an AUC under 0.62 is hardly told from guessing (80%)" in text(result())
+
+
 def test_it_says_where_the_private_details_lie(tmp_path: Path) -> None:
     store = Store(tmp_path)
     results = [

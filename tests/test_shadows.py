@@ -119,6 +119,18 @@ def test_a_dry_run_counts_the_federations_to_train(folder: Path, tmp_path: Path)
     assert [cell["trainings"] for cell in json.loads(out)["cells"]] == [3, 0]
 
 
+def test_a_dry_run_leaves_out_federations_that_are_trained_already(folder: Path) -> None:
+    run(folder, "shadow-one")
+    plugins = [part for path in sorted(folder.glob("*.py")) for part in ("--plugin", str(path))]
+    words = ["run", "--preset", "smoke", "--defense", "fedavg", "--attack", "shadow-two", "--adversary", "all-but-one"]
+    more = ["--set", "shadow-two.models=5", "--dry-run", "--json"]
+    code, out, _ = bench(*words, *more, *plugins, store=folder / "store")
+    assert code == 0
+    (cell,) = json.loads(out)["cells"]
+    have = len(list(Store(folder / "store").runs()))
+    assert cell["trainings"] == 6 - have < 6
+
+
 def test_an_attack_without_its_shadows_is_told_so_by_name_of_the_cause() -> None:
     from bench.assess import _no_shadows
 

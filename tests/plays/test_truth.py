@@ -161,6 +161,19 @@ def test_a_coalition_is_lent_its_own_silos_candidates_and_no_other_s(sentences: 
         assert list(own.member) == [text in oracle.texts(oracle.planting.members[mine]) for text in own.texts]
 
 
+def test_a_score_that_one_coalition_lacks_is_no_score_of_the_sheet(sentences: Playground) -> None:
+    class Uneven(Oracle):
+        def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
+            guesses = super().infer(view, candidates, tools)
+            more = {"extra": np.ones(len(candidates.ids))} if len(self.lent) == 1 else {}
+            return Guesses({**more, **guesses.scores}, guesses.reads)
+
+    found = sentences.assess("oracle", Uneven("membership", sentences), "silo")
+    assert {f.name for f in found.leakage if f.name.startswith("auc")} >= {"auc", "auc:loss", "auc:other"}
+    assert not any("extra" in f.name for f in found.leakage)
+    assert "no extra: not every coalition has it" in found.note
+
+
 def test_source_follows_the_planting(notes: Playground) -> None:
     assert values(notes.assess("oracle", Oracle("source", notes), "server"))["source_accuracy"] == 1
     assert values(notes.assess("oracle", Oracle("source", notes, -1), "server"))["source_accuracy"] == 0
