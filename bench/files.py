@@ -26,7 +26,12 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
-    """Write ``text`` (UTF-8, newlines as they are) under a temporary name, flush it to disk, and rename it to ``path``.
+    """``write_bytes`` of ``text`` in UTF-8, newlines as they are."""
+    write_bytes(path, text.encode(), private=private)
+
+
+def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write ``data`` under a temporary name, flush it to disk, and rename it to ``path``.
 
     Folders are made. Whoever reads ``path`` meanwhile, or after a kill, finds the former contents or the new ones.
     ``private``: only its owner can open it (mode 0600), from the first byte on. Raises UsageError where the disk is
@@ -39,7 +44,7 @@ def write_text(path: Path, text: str, *, private: bool = False) -> None:
             if private:
                 temporary.touch(mode=0o600, exist_ok=False)
             with temporary.open("wb" if private else "xb") as file:
-                file.write(text.encode())
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -66,10 +71,17 @@ def _sync_folder(folder: Path) -> None:
 def read_text(path: Path) -> str | None:
     """The contents of a UTF-8 file, or None where it does not exist. Raises UsageError where it can't be read."""
     try:
-        return path.read_bytes().decode()
-    except FileNotFoundError:
-        return None
+        data = read_bytes(path)
+        return None if data is None else data.decode()
     except UnicodeDecodeError:
         raise UsageError(f"{path} is damaged: it is no UTF-8 text; remove it and run again.") from None
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """The contents of a file, or None where it does not exist. Raises UsageError where it can't be read."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
     except OSError as error:
         raise UsageError(f"{path} can't be read ({error.strerror or error}).") from None

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from bench.committed import pack, sheet_path
 from bench.config import digest
 from bench.errors import UsageError
-from bench.files import read_text, write_text, writing
+from bench.files import read_bytes, read_text, write_bytes, write_text, writing
 from bench.markdown import HEADER, index, page
 from bench.plugins import Plugins
 from bench.provenance import of_result, taking_part
@@ -161,7 +162,7 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
     """
     committed = {result.result: result for result in load(folder)}
     files = {path: {r.result: r for _, r in read_lines(path) if r == committed[r.result]} for path in _files(folder)}
-    texts: dict[Path, str] = {}
+    companions: dict[Path, bytes] = {}
     changed = []
     for result_id in dict.fromkeys(result_ids):
         result = _stored(store, result_id)
@@ -175,13 +176,24 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
         files.setdefault(folder / "results" / f"{_slug(result.task)}-{_slug(preset(result))}.jsonl", {})[result_id] = (
             result
         )
-        texts |= _companions(store, result, folder)
+        companions |= _companions(store, result, folder)
         changed.append(result)
-    for path, text in texts.items():
-        write_text(path, text)
+    for path, data in companions.items():
+        if read_bytes(path) != data:
+            write_bytes(path, data)
     for path, lines in files.items():
         _write_lines(path, lines)
+    _drop_sheets(folder, [committed[r.result] for r in changed if r.result in committed], files)
     return tuple(changed)
+
+
+def _drop_sheets(folder: Path, replaced: Iterable[Result], files: Mapping[Path, Mapping[str, Result]]) -> None:
+    """Remove the sheets of replaced results that no other result has."""
+    used = {result.scores_sha256 for lines in files.values() for result in lines.values()}
+    for unused in {r.scores_sha256 for r in replaced} - used - {None}:
+        path = sheet_path(folder, str(unused))
+        with writing(path):
+            path.unlink(missing_ok=True)
 
 
 def _stored(store: Store, result_id: str) -> Result:
@@ -191,11 +203,11 @@ def _stored(store: Store, result_id: str) -> Result:
     return result
 
 
-def _companions(store: Store, result: Result, folder: Path) -> dict[Path, str]:
-    """The scores and the planting that go with a result: path and text."""
+def _companions(store: Store, result: Result, folder: Path) -> dict[Path, bytes]:
+    """The scores and the planting that go with a result: path and contents."""
     from bench.games.sheet import load as load_sheet
 
-    texts: dict[Path, str] = {}
+    found: dict[Path, bytes] = {}
     if result.scores_sha256 is not None:
         scores = store.scores(result.scores_sha256)
         if scores is None:
@@ -204,7 +216,7 @@ def _companions(store: Store, result: Result, folder: Path) -> dict[Path, str]:
                 "run it again with --refresh."
             )
         load_sheet(scores)  # what can't be read can't be verified, and an old one may hold records' texts
-        texts[folder / "scores" / f"{result.scores_sha256}.json"] = scores
+        found[sheet_path(folder, result.scores_sha256)] = pack(scores)
     # an audit's coins are tossed afresh wherever it is run: whoever guesses must not find them here
     planting_id = None if is_audit(result) else planting_of(result)
     planting = store.planting(planting_id) if planting_id is not None else None
@@ -215,8 +227,8 @@ def _companions(store: Store, result: Result, folder: Path) -> dict[Path, str]:
                 f"Result {result.result} was made on another planting than the committed {path}, so its row can't be "
                 "paired with the others: run it in a new store, which takes the committed one."
             )
-        texts[path] = planting
-    return texts
+        found[path] = planting.encode()
+    return found
 
 
 def planting_of(result: Result) -> str | None:

@@ -32,7 +32,19 @@ LIBRARIES = ("torch", "transformers", "peft", "tenseal", "opacus", "numpy", "dp-
 RECORDED = (*LIBRARIES, "scipy", "scikit-learn", "safetensors", "evaluate", "bitsandbytes")
 #: what in ``bench`` asks for a run or shows one, and can't change its figures: the request itself is in the identity
 BESIDE = frozenset(
-    {"__main__", "arguments", "cli", "commands", "compare", "conformance", "doctor", "forecast", "grid", "leaderboard"}
+    {
+        "__main__",
+        "arguments",
+        "cli",
+        "commands",
+        "committed",
+        "compare",
+        "conformance",
+        "doctor",
+        "forecast",
+        "grid",
+        "leaderboard",
+    }
     | {"isolation", "markdown", "matrix", "presets", "report", "rows", "tables", "verify"}
 )
 #: what measures a finished training's usefulness

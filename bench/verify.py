@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.committed import read_sheet
 from bench.errors import UsageError
-from bench.files import read_text
 from bench.games.catalog import GAMES
 from bench.leaderboard import load, read_lines
 from bench.result import Leakage, Result
@@ -229,7 +229,7 @@ def _reader(*folders: Path) -> Callable[[Result], str | None]:
         digest = result.scores_sha256 or ""
         if len(digest) != 64 or not set(digest) <= set("0123456789abcdef"):
             return None  # from a file that anyone may have written: no path is made of it
-        texts = (read_text(folder / "scores" / f"{digest}.json") for folder in folders)
+        texts = (read_sheet(folder, digest) for folder in folders)
         return next((text for text in texts if text is not None), None)
 
     return read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from pathlib import Path
 from typing import Any
@@ -440,7 +441,7 @@ def test_results_are_added_with_their_scores_and_plantings(tmp_path: Path) -> No
     lines = read_lines(folder / "results" / "reviews-quick.jsonl")
     assert [one for _, one in lines] == sorted(results, key=lambda one: one.result)
     assert [one for _, one in read_lines(folder / "results" / "reviews-smoke.jsonl")] == [smoke]
-    assert (folder / "scores" / f"{smoke.scores_sha256}.json").read_text() == SHEET
+    assert gzip.decompress((folder / "scores" / f"{smoke.scores_sha256}.json.gz").read_bytes()).decode() == SHEET
     assert len(list((folder / "plantings").iterdir())) == 4
     assert add(store, [one.result for one in results], folder) == ()
 
@@ -454,6 +455,20 @@ def test_a_result_that_is_added_again_supersedes_the_committed_one(tmp_path: Pat
     (changed,) = add(store, [first.result, other.result], folder)
     assert (changed.note, changed.supersedes) == ("again", sha256(first.to_json()))
     assert load(folder) == tuple(sorted((changed, other), key=lambda one: one.result))
+
+
+def test_a_replaced_result_s_scores_go_where_no_other_result_has_them(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "store"), tmp_path / "boards"
+    first, other = stored(store), stored(store, seed=1)
+    add(store, [first.result, other.result], folder)
+    again = store.save_scores(make_sheet(["a", "b"], ["s", "s"], [0, 1], [True, False], {"x": [2.0, 0.0]}).to_json())
+    store.save_result(first.model_copy(update={"scores_sha256": again}))
+    add(store, [first.result], folder)
+    names = {path.name for path in (folder / "scores").iterdir()}
+    assert names == {f"{again}.json.gz", f"{other.scores_sha256}.json.gz"}
+    store.save_result(other.model_copy(update={"scores_sha256": again}))
+    add(store, [other.result], folder)
+    assert {path.name for path in (folder / "scores").iterdir()} == {f"{again}.json.gz"}
 
 
 def test_nothing_is_added_where_one_cannot_be(tmp_path: Path) -> None:

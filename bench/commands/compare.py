@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
+from bench.committed import read_sheet
 from bench.compare import compare, lines
 from bench.errors import UsageError
-from bench.files import read_text
 from bench.leaderboard import load
 from bench.result import Result
 from bench.store import Store
@@ -25,7 +25,7 @@ def main(args: Namespace) -> int:
         name = result.scores_sha256 or ""
         if args.folder is None:
             return store.scores(name)
-        return read_text(args.folder / "scores" / store.scores_path(name).name)
+        return read_sheet(args.folder, name)
 
     found = compare(results, read, args.first, args.second, args.preset)
     if args.json:
