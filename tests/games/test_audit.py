@@ -244,3 +244,18 @@ def test_groups_and_other_units_are_not_held_against_a_claim_of_records() -> Non
     said = summary(sheet(member, member), CLAIM)
     assert (said["unit"], said["compared"], said["canaries"]) == ("record", True, 50)
     assert said["epsilon"] == said["limit"] == figures(sheet(member, member))["epsilon"].value
+
+
+def test_exposure_of_canaries_by_hand() -> None:
+    """Out: 1, 2, 4. In: 5 has rank 1 of 4 (2 bits), 3 rank 2 (1 bit), 2 rank 2.5 (below 4, tied with 2)."""
+    one = sheet([False, False, False, True, True, True], [1, 2, 4, 5, 3, 2])
+    found = figures(one)["canary_exposure"]
+    assert found.value == pytest.approx((2 + 1 + 2 - np.log2(2.5)) / 3)
+    assert "at most 2.00" in found.note
+    nobody = figures(sheet([True, True], [1, 2]))["canary_exposure"]
+    assert (nobody.value, nobody.note) == (None, "every canary is in, or none")
+
+
+def test_exposure_ranks_among_those_of_the_same_coalition() -> None:
+    one = sheet([False, True, False, True], [1, 2, 10, 9], [0, 0, 1, 1])
+    assert figures(one)["canary_exposure"].value == pytest.approx((1 + 0) / 2)

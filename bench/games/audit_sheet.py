@@ -1,0 +1,170 @@
+"""An audit's sheet: canaries, the coins that were tossed for them, and the scores that guesses are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bench.errors import SiloBenchError, UsageError
+from bench.games import text as form
+from bench.games.membership import Scored
+from bench.games.text import SHEET
+
+GAME = "audit"
+VERSION = 1
+#: the score that guesses are made from; whatever else an attack returns is for information
+COUNTED = "audit"
+#: shares of a coalition's canaries that are guessed, half of them "in", half "out": fixed beforehand, all corrected for
+SHARES = (0.1, 0.3, 1.0)
+SIGNIFICANCE = 0.05
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class AuditSheet:
+    """n canaries, sorted by coalition and id. ``coalitions``: the number of the coalition that guessed. ``member``:
+    (n,) bool, the coins. ``scores``, ``baseline``: name to (n,); ``scores`` has ``COUNTED``.
+
+    ``delta`` at which epsilon is bounded; ``significance`` of every bound; ``shares`` of canaries that were guessed;
+    ``repeat``: how often a canary that is in stands among its silo's records. Above 1 the bounds are of groups of that
+    size.
+    """
+
+    ids: tuple[str, ...]
+    coalitions: tuple[int, ...]
+    member: NDArray[np.bool_]
+    scores: Mapping[str, Floats]
+    baseline: Mapping[str, Floats]
+    delta: float
+    significance: float = SIGNIFICANCE
+    shares: tuple[float, ...] = SHARES
+    repeat: int = 1
+
+    def to_json(self) -> str:
+        """Canonical text: the same whatever order the canaries came in."""
+        rows = zip(self.ids, self.coalitions, (int(m) for m in self.member), strict=True)
+        tables = {"scores": self.scores, "baseline": self.baseline}
+        return form.write(
+            {
+                "format": SHEET,
+                "version": VERSION,
+                "game": GAME,
+                "delta": float(self.delta),
+                "significance": float(self.significance),
+                "shares": [float(share) for share in self.shares],
+                "repeat": self.repeat,
+                "canaries": [list(row) for row in rows],
+                **{key: {name: v.tolist() for name, v in table.items()} for key, table in tables.items()},
+            }
+        )
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of ``to_json()`` in hexadecimal: the name of the committed scores."""
+        return form.sha256(self.to_json())
+
+    @classmethod
+    def from_json(cls, text: str) -> AuditSheet:
+        """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
+        value = form.parse(text, SHEET, VERSION)
+        rows = [form.entries(row, "canaries", 3) for row in form.entries(form.field(value, "canaries"), "canaries")]
+        member = [form.integer(row[2], "member") for row in rows]
+        if not set(member) <= {0, 1}:
+            raise UsageError("'member' must be 0 or 1.")
+        tables = []
+        for key in ("scores", "baseline"):
+            table = form.mapping(form.field(value, key), key)
+            tables.append({form.name(n, key): np.array(form.numbers(v, n, len(rows))) for n, v in table.items()})
+        delta, significance = form.numbers([form.field(value, key) for key in ("delta", "significance")], "levels", 2)
+        shares = form.entries(form.field(value, "shares"), "shares")
+        try:
+            sheet = make_sheet(
+                [form.label(row[0], "id") for row in rows],
+                [form.integer(row[1], "coalition") for row in rows],
+                np.array(member, dtype=np.bool_),
+                *tables,
+                delta=delta,
+                significance=significance,
+                shares=form.numbers(shares, "shares", len(shares)),
+                repeat=form.integer(form.field(value, "repeat"), "repeat"),
+            )
+        except SiloBenchError as error:
+            raise UsageError(f"The {SHEET} contradicts itself: {error}.") from None
+        form.require_canonical(text, sheet.to_json(), SHEET)
+        return sheet
+
+    def scored(self) -> Scored:
+        """All figures (docs/metrics.md); void where a guesser without any view beats the coins (p < 1e-6)."""
+        from bench.games.audit import scored
+
+        return scored(self)
+
+
+def make_sheet(
+    ids: Sequence[str],
+    coalitions: Sequence[int],
+    member: Sequence[bool] | NDArray[np.bool_],
+    scores: Mapping[str, ArrayLike],
+    baseline: Mapping[str, ArrayLike] = MappingProxyType({}),
+    *,
+    delta: float,
+    significance: float = SIGNIFICANCE,
+    shares: Sequence[float] = SHARES,
+    repeat: int = 1,
+) -> AuditSheet:
+    """The sheet of canaries (parallel sequences of length n, any order) and of an attack's named scores, each (n,).
+
+    Raises SiloBenchError for what an attack did wrong (no score called ``COUNTED``, a score that is not one finite
+    number per canary), a canary that stands twice with one coalition or with two coins, and levels out of range.
+    """
+    if not len(ids) == len(coalitions) == len(member):
+        raise ValueError("ids, coalitions and member must have the same length")
+    if not ids:
+        raise SiloBenchError("there is no canary")
+    pairs = list(zip((int(c) for c in coalitions), ids, strict=True))
+    if len(set(pairs)) < len(pairs):
+        raise SiloBenchError("a canary stands twice")
+    coins = dict(zip(ids, (bool(m) for m in member), strict=True))
+    if any(coins[i] != bool(m) for i, m in zip(ids, member, strict=True)):
+        raise SiloBenchError("a canary has two coins")
+    if COUNTED not in scores:
+        raise SiloBenchError(f"the attack returned no score called '{COUNTED}', from which guesses are made")
+    if not (0 <= delta < 1 and 0 < significance < 1):
+        raise SiloBenchError(f"delta {delta:g} or significance {significance:g} is out of range")
+    if not 0 < len(shares) <= 20 or len(set(shares)) < len(shares) or not all(0 < s <= 1 for s in shares):
+        raise SiloBenchError("the shares to guess must be 1 to 20 distinct numbers in (0, 1]")
+    if not 1 <= repeat <= 10_000:
+        raise SiloBenchError(f"a canary can't stand {repeat} times")
+    order = sorted(range(len(ids)), key=lambda i: pairs[i])
+    return AuditSheet(
+        tuple(ids[i] for i in order),
+        tuple(pairs[i][0] for i in order),
+        np.asarray(member, dtype=np.bool_)[order],
+        _table(scores, order),
+        _table(baseline, order),
+        delta=float(delta),
+        significance=float(significance),
+        shares=tuple(float(s) for s in shares),
+        repeat=repeat,
+    )
+
+
+def _table(table: Mapping[str, ArrayLike], order: Sequence[int]) -> dict[str, Floats]:
+    return {name: _column(name, table[name], order) for name in sorted(table)}
+
+
+def _column(name: str, values: ArrayLike, order: Sequence[int]) -> Floats:
+    array = np.asarray(values, dtype=np.float64)
+    if not name or not name.isprintable() or len(name) > form.MAX_NAME or ":" in name:
+        raise SiloBenchError(f"a score can't be called '{name:.80}'")
+    if array.shape != (len(order),):
+        raise SiloBenchError(f"score '{name}' has shape {array.shape}, expected one number for each of {len(order)}")
+    if not np.isfinite(array).all():
+        raise SiloBenchError(f"score '{name}' is NaN or infinite for {int((~np.isfinite(array)).sum())} canaries")
+    column: Floats = array[list(order)]
+    return column
