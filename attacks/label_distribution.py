@@ -1,9 +1,9 @@
-"""The shares of the labels among a silo's records, from the model that it trained.
+"""The shares of the labels among a silo's records, from the labels that its model expects.
 
-A model that is fine-tuned on records of which a share p_l has label l predicts l about that often where the text says
-little. For each label the mean log-probability of its answer is taken over the population's records of that label under
-the victim's adapter, less the same under the base model; the population's shares are multiplied by its exponential and
-normalised (a prior shift multiplies the posterior by the ratio of priors: Saerens et al. 2002, eq. 2.4).
+Where a classifier fits a free bias for every label, the shares of the labels that it expects over its training records
+are those that it was trained on (the score equation of logistic regression). The victim's model is asked what it
+expects over the population's records instead: at the place of their answers, the probability of each label among all
+labels. So the answer leans towards the population's own shares, the more the better the labels follow from the text.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from attacks.shadowing import describe
 from bench.attack import Attack, Shares, Tools
 from bench.config import Config as BaseConfig
+from bench.tokens import Tokens
 
 if TYPE_CHECKING:
-    from bench.view import View
+    from bench.view import Reading, View
 
 api = 1
 
@@ -37,6 +38,7 @@ class LabelDistribution(Attack):
 
     def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
         """None for a victim of which nothing opened."""
+        words = label_tokens(tools.population, tools.population_labels, len(tools.labels))
         found: list[NDArray[np.float64] | None] = []
         reads: dict[str, None] = {}
         for victim in victims:
@@ -44,30 +46,43 @@ class LabelDistribution(Attack):
             if reading is None:
                 found.append(None)
                 continue
-            before, after = (tools.token_stats(source, tools.population).logp for source in (None, reading))
-            answer, label = tools.population.answer, tools.population_labels
-            found.append(shares(before, after, answer, label, len(tools.labels)))
+            found.append(expected(tools, reading, words))
             reads[describe(reading)] = None
         return Shares(tuple(found), tuple(reads))
 
 
-def shares(
-    before: NDArray[np.floating],
-    after: NDArray[np.floating],
-    answer: NDArray[np.integer],
-    label: NDArray[np.integer],
-    count: int,
-) -> NDArray[np.float64]:
-    """(count,) shares that sum to 1. ``before``, ``after``: (n, length) log-probabilities of the population's tokens
-    under the base model and the victim's; ``answer`` (n,) the position of the label's token, -1 where there is none;
-    ``label`` (n,) its index. A label that no population record has gets 0: nothing can be measured of it."""
-    weights = np.zeros(count)
+def label_tokens(population: Tokens, labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """(count,) the token that names each label, from the population's answers; -1 for one that no record of it has."""
+    found = np.full(count, -1)
     for one in range(count):
-        rows = np.flatnonzero((label == one) & (answer >= 0))
+        rows = np.flatnonzero((labels == one) & (population.answer >= 0))
         if len(rows):
-            gain = after[rows, answer[rows]].astype(np.float64) - before[rows, answer[rows]]
-            weights[one] = len(rows) * float(np.exp(gain.mean()))
-    return weights / weights.sum() if weights.any() else np.full(count, 1.0 / count)
+            found[one] = population.ids[rows[0], population.answer[rows[0]]]
+    return found
+
+
+def expected(tools: Tools, reading: Reading, words: NDArray[np.integer]) -> NDArray[np.float64]:
+    """(labels,) how often the model behind ``reading`` expects each label over the population's records; all alike
+    where none of them has an answer. ``words``: ``label_tokens``; a label without one is expected nowhere."""
+    known = np.flatnonzero(words >= 0)
+    asked = tools.population.take(np.flatnonzero(tools.population.answer >= 0))
+    if not len(asked) or not len(known):
+        return np.full(len(words), 1 / len(words))
+    logp = np.stack([_answered(tools, reading, asked, int(words[label])) for label in known], axis=1)
+    chance = np.exp(logp - logp.max(axis=1, keepdims=True))
+    shares = np.zeros(len(words))
+    shares[known] = (chance / chance.sum(axis=1, keepdims=True)).mean(axis=0)
+    total: float = float(shares.sum())
+    return np.asarray(shares / total, dtype=np.float64)
+
+
+def _answered(tools: Tools, reading: Reading, asked: Tokens, word: int) -> NDArray[np.float64]:
+    """(n,) log-probability of ``word`` at the place of each record's answer; nothing behind it is read."""
+    rows, at = np.arange(len(asked)), asked.answer
+    ids, predicted = asked.ids.copy(), np.zeros_like(asked.predicted)
+    ids[rows, at], predicted[rows, at] = word, True
+    cut = Tokens(ids, (at + 1).astype(np.int32), predicted, at).take(rows)
+    return tools.token_stats(reading, cut).logp[rows, at].astype(np.float64)
 
 
 def build(config: Config) -> Attack:

@@ -132,23 +132,54 @@ def test_who_took_part_is_told_by_fresh_texts_of_its_kind() -> None:
     assert participation_hits(nothing, truth) == [0.5, 0.5, 0.5]
 
 
-def test_label_shares_follow_the_prior_that_the_model_learnt() -> None:
-    population = np.array([0.5, 0.3, 0.2])
-    label = np.repeat([0, 1, 2], [50, 30, 20])
-    learnt = np.array([0.2, 0.2, 0.6])
-    answer = np.full(100, 4)
-    before = np.zeros((100, 5))
-    before[:, 4] = np.log(population)[label]
-    after = np.zeros((100, 5))
-    after[:, 4] = np.log(learnt)[label]
-    found = label_distribution.shares(before, after, answer, label, 3)
-    np.testing.assert_allclose(found, learnt, atol=1e-9)
-    # nothing learnt: the population's shares
-    np.testing.assert_allclose(label_distribution.shares(before, before, answer, label, 3), population)
-    # a label of which the population has no record gets nothing that could be measured
-    missing = label_distribution.shares(before[:80], after[:80], answer[:80], label[:80], 3)
-    assert missing[2] == pytest.approx(0.0)
-    assert missing.sum() == pytest.approx(1.0)
+class Expecting:
+    """A model that expects label k at a record's answer with probability ``chances[record, k]``, whatever stands there.
+    Records are told by their first token; the token of label k is 900 + k."""
+
+    def __init__(self, chances: np.ndarray, population: Tokens, labels: np.ndarray) -> None:
+        self.chances, self.population, self.population_labels = chances, population, labels
+        self.labels = ("a", "b", "c")
+
+    def token_stats(self, source: object, asked: Tokens) -> TokenStats:
+        assert (asked.predicted.sum(axis=1) == 1).all()
+        assert (asked.lengths == asked.answer + 1).all()
+        logp = np.zeros(asked.ids.shape, np.float32)
+        for row, at in enumerate(asked.answer):
+            logp[row, at] = np.log(0.5 * self.chances[asked.ids[row, 0], asked.ids[row, at] - 900])
+        return TokenStats(logp, asked.predicted, None, None)
+
+
+def answered(labels: np.ndarray) -> Tokens:
+    """Records of 5 tokens, the label at the fourth."""
+    n = len(labels)
+    ids = np.column_stack([np.arange(n), np.full((n, 2), 7), 900 + labels, np.full(n, 8)]).astype(np.int32)
+    return Tokens(ids, np.full(n, 5, np.int32), np.ones((n, 5), bool), np.full(n, 3, np.int32))
+
+
+def test_label_shares_are_what_the_model_expects_over_the_population() -> None:
+    labels = np.repeat([0, 1, 2], [5, 3, 2])
+    chances = np.random.default_rng(0).dirichlet([1, 1, 1], 10)
+    tools = Expecting(chances, answered(labels), labels)
+    attack = label_distribution.build(label_distribution.Config())
+    found = attack.label_shares(View(ALL), ALL, tools).shares  # type: ignore[arg-type]
+    for shares in found:
+        np.testing.assert_allclose(shares, chances.mean(axis=0), atol=1e-6)  # type: ignore[arg-type]
+    assert attack.label_shares(View({}), ALL, tools).shares == (None,) * len(ALL)  # type: ignore[arg-type]
+
+
+def test_a_label_that_nobody_in_the_population_has_is_expected_nowhere() -> None:
+    labels = np.array([0, 0, 1])
+    chances = np.array([[0.2, 0.6, 0.2], [0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
+    tools = Expecting(chances, answered(labels), labels)
+    words = label_distribution.label_tokens(tools.population, labels, 3)
+    assert words.tolist() == [900, 901, -1]
+    shares = label_distribution.expected(tools, None, words)  # type: ignore[arg-type]
+    first = np.mean([0.25, 2 / 3, 0.5])
+    np.testing.assert_allclose(shares, [first, 1 - first, 0], atol=1e-6)
+    none = answered(labels)
+    none.answer[:] = -1
+    silent = Expecting(chances, none, labels)
+    np.testing.assert_allclose(label_distribution.expected(silent, None, words), np.full(3, 1 / 3))  # type: ignore[arg-type]
 
 
 def test_grades_of_label_shares() -> None:
