@@ -173,8 +173,13 @@ MAX_HEADER = 4096
 
 
 def support_digest(support: NDArray[np.int64]) -> str:
-    """16 hexadecimal digits of SHA-256 over the indices as little-endian int64."""
-    return hashlib.sha256(np.ascontiguousarray(support, dtype="<i8").tobytes()).hexdigest()[:16]
+    """16 hexadecimal digits of SHA-256 over one bit per coordinate, the first in the highest bit of the first byte, up
+    to the byte of the last index. Raises SiloBenchError unless they ascend from 0 on, each standing once."""
+    if len(support) and (support[0] < 0 or not (support[1:] > support[:-1]).all()):
+        raise SiloBenchError("a public support's indices must ascend, each standing once")
+    bits = np.zeros(int(support[-1]) + 1 if len(support) else 0, dtype=np.bool_)
+    bits[support] = True
+    return hashlib.sha256(np.packbits(bits).tobytes()).hexdigest()[:16]
 
 
 def _bits(value: object) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.errors import SiloBenchError
-from bench.update import MAX_HEADER, Form, Grid, Layout, Update
+from bench.update import MAX_HEADER, Form, Grid, Layout, Update, support_digest
 
 LAYOUT = Layout(("a", "b"), ((2, 3), (4,)))
 SUPPORT = np.array([1, 4, 9])
@@ -89,3 +90,20 @@ def edited(**changes: object) -> bytes:
 def test_hostile_headers_are_refused(header: bytes) -> None:
     with pytest.raises(SiloBenchError, match="header"):
         Form.read(header, LAYOUT, None)
+
+
+@given(st.sets(st.integers(0, 40), max_size=20), st.sets(st.integers(0, 40), max_size=20))
+def test_a_support_s_digest_names_its_set(one: set[int], other: set[int]) -> None:
+    digests = [support_digest(np.array(sorted(indices), dtype=np.int64)) for indices in (one, other)]
+    assert (digests[0] == digests[1]) == (one == other)
+
+
+def test_a_support_s_digest_by_hand() -> None:
+    # coordinates 0 and 9: bits 1000 0000 0100 0000
+    assert support_digest(np.array([0, 9])) == hashlib.sha256(b"\x80\x40").hexdigest()[:16]
+
+
+@pytest.mark.parametrize("indices", [[1, 0], [2, 2], [-1, 3]])
+def test_a_support_that_does_not_ascend_is_refused(indices: list[int]) -> None:
+    with pytest.raises(SiloBenchError, match="must ascend"):
+        support_digest(np.array(indices))

@@ -56,7 +56,7 @@ def federate(
 
 def claimed(root: Path, setup: Setup, transcript: Transcript, adversary: str) -> Claim:
     """As a result would state it, from the views of all coalitions."""
-    spec = SimpleNamespace(secret_seed=None, federation=setup.federation, variant=None)
+    spec = SimpleNamespace(secret_seed=None, federation=setup.federation, variant=None, active=False)
     trained = SimpleNamespace(
         spec=spec,
         directory=root,

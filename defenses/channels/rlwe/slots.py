@@ -15,13 +15,13 @@ def to_slots(values: NDArray[np.int64], parameters: Parameters) -> NDArray[np.ui
     Digit j of slot i is value j * slots + i; digits without a value are 0. Digits are signed: borrows run into higher
     digits and cancel when sums are taken apart.
     """
-    digits = parameters.digits
-    slots = -(-len(values) // digits)
-    table = np.zeros(digits * slots, dtype=np.int64)
-    table[: len(values)] = values
-    shifts = np.uint64(parameters.scale) + np.uint64(parameters.width) * np.arange(digits, dtype=np.uint64)
-    # summed modulo 2**64
-    return np.asarray((table.view(np.uint64).reshape(digits, slots) << shifts[:, None]).sum(axis=0, dtype=np.uint64))
+    slots = -(-len(values) // parameters.digits)
+    words = values.view(np.uint64)
+    found = np.zeros(slots, dtype=np.uint64)
+    for digit in range(parameters.digits):  # summed modulo 2**64
+        part = words[digit * slots : (digit + 1) * slots]
+        found[: len(part)] += part << np.uint64(parameters.scale + parameters.width * digit)
+    return found
 
 
 def from_slots(slots: NDArray[np.uint64], count: int, parameters: Parameters) -> NDArray[np.int64]:
