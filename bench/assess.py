@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from bench.adversaries import Assignment
 from bench.attack import Attack
 from bench.config import canonical_json
 from bench.cost import Meter
-from bench.errors import SiloBenchError, UsageError
+from bench.errors import SiloBenchError, UsageError, where_it_broke
 from bench.federation.adapters import decode_adapter
 from bench.games.catalog import GAMES
 from bench.games.planting import Planting
@@ -83,8 +82,7 @@ class Assessor:
         except SiloBenchError as error:
             return Assessment("error", note=str(error))
         except Exception as error:  # an attack is somebody else's code: whatever it raises belongs in the result
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            return Assessment("error", note=f"{type(error).__name__} at {where.name} line {where.lineno}: {error}")
+            return Assessment("error", note=where_it_broke(error))
         unable = len(views) - len(able)
         missed = f"{unable} of {len(views)} coalitions opened nothing" if unable else ""
         note = "; ".join(n for n in (found.note, missed) if n)

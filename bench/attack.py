@@ -187,7 +187,7 @@ class Tools(ABC):
 
     def stats_under(self, adapter: Array, tokens: Tokens) -> TokenStats:
         """``token_stats`` under a flat adapter of the attack's own making, memoised in the same way."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} runs no adapter of an attack's own making")
 
     def record_gradients(self, at: Array | None, tokens: Tokens) -> Iterator[Array]:
         """One (layout.size,) float32 array per record, in order: the gradient of its mean negative log-likelihood with

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
 
 
@@ -24,6 +25,13 @@ class Refused(SiloBenchError):
 
 class CannotOpen(Exception):
     """Raised by a channel's ``read`` when the knowledge it was handed opens nothing."""
+
+
+def where_it_broke(error: BaseException) -> str:
+    """An exception of somebody else's code in one line: its type, the function and line that raised it, its text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].name} line {frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}: {error}"
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

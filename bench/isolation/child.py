@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bench.attack import Own, Shadow, Tools
-from bench.errors import SiloBenchError
+from bench.errors import SiloBenchError, where_it_broke
 from bench.isolation.codec import Decoder, Encoder, receive, send
 from bench.isolation.sandbox import confine
 from bench.spec import LoraSpec, ModelSpec, PluginSpec
@@ -93,8 +93,7 @@ def main(folder: Path) -> None:
         found = _answer(case, RemoteTools(case, views, stdin, stdout))
         reply = Encoder().dumps(("answer", found, confined))
     except Exception as error:
-        place = f" at {error.__traceback__.tb_lineno}" if error.__traceback__ else ""
-        word = str(error) if isinstance(error, SiloBenchError) else f"{type(error).__name__}{place}: {error}"
+        word = str(error) if isinstance(error, SiloBenchError) else where_it_broke(error)
         reply = Encoder().dumps(("error", word))
     send(stdout, reply)
 
