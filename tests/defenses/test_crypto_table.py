@@ -34,6 +34,14 @@ def test_a_cell_is_right_and_its_bytes_are_counted(label, error, least, most) ->
     assert cost.quantised == 0 or (label == "bfv" and cost.quantised < 2 * 0.1 / 127)
 
 
+@pytest.mark.parametrize("label", ["published", "fedshield", "ckks", "bfv", "fedavg", "plain"])
+def test_uploads_that_stand_for_others_are_summed_and_marked(label) -> None:
+    every, some = run(label, VALUES, 5), run(label, VALUES, 5, sealers=2)
+    assert some.channel == f"{label}*"
+    assert some.error <= max(1e-3 if label == "ckks" else 1e-5, 2 * every.error)
+    assert some.up == pytest.approx(every.up, rel=0.02)
+
+
 def test_ratios_are_to_the_baseline() -> None:
     cost = run("plain", VALUES, 2)
     assert row(cost, None).split()[0] == "plain"

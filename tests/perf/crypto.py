@@ -4,7 +4,8 @@
 
 A row is a defense's channel, driven through its endpoints over messages on disk; ``NAME@0.5`` sends a public half of
 the coordinates. Each cell runs in a process of its own, which gives its peak memory (MiB: all parties in one process,
-the interpreter and the updates included). Channels that do not exist are named and left out.
+the interpreter and the updates included). With ``*`` three silos sealed, and the others' uploads are these once more:
+so it is above a million values where an upload names nobody. Channels that do not exist are named and left out.
 
 published     the published FedShield-LLM code path: a TenSEAL vector per tensor, summed, times 1/n, decrypted
 seal          process seconds of one silo in a round, opening left out (median of ``--repeat``)
@@ -45,6 +46,8 @@ CHANNELS = (
 )
 #: rounds until a channel does what it does in every later one
 SETTLES = {"selective-ckks": 2}
+#: channels of which one silo's upload may stand for another's, and how many seal where it does
+ALIKE, SEALERS = frozenset({"published", "fedshield", "ckks", "bfv", "fedavg", "plain"}), 3
 BASELINE = "fedshield"
 CLIP = 0.1
 
@@ -85,11 +88,18 @@ def summand(size: int, silo: int) -> NDArray[np.float32]:
     return np.random.default_rng(silo).standard_normal(size, dtype=np.float32) * np.float32(0.02)
 
 
-def run(label: str, values: int, silos: int) -> Cost:
+def sealers_of(name: str, values: int, silos: int) -> int:
+    """How many silos seal an upload of their own."""
+    return min(SEALERS, silos) if name in ALIKE and values > 1_000_000 else silos
+
+
+def run(label: str, values: int, silos: int, sealers: int | None = None) -> Cost:
+    """One cell. ``sealers``: ``sealers_of`` where not given."""
     name, _, share = label.partition("@")
     layout = layout_of(values)
+    sealers = sealers or sealers_of(name, values, silos)
     if name == "published":
-        return published(layout, silos)
+        return published(layout, silos, sealers)
     channel, encoders = parts_of(name)
     support = None
     if share:
@@ -97,12 +107,19 @@ def run(label: str, values: int, silos: int) -> Cost:
         support = np.sort(chosen).astype(np.int64)
     rounds = SETTLES.get(name, 1)
     # where later rounds depend on what was opened, all silos must open
-    router = Router(channel, public(layout, silos, rounds), support, 1 if rounds == 1 else None)
+    router = Router(
+        channel,
+        public(layout, silos, rounds),
+        support,
+        1 if rounds == 1 else None,
+        sealers if sealers < silos else None,
+    )
     router.prepare()
     for number in range(rounds):
-        updates = [encoded(summand(values, 100 * number + i), layout, support, encoders, silos) for i in range(silos)]
+        made = [encoded(summand(values, 100 * number + i), layout, support, encoders, silos) for i in range(sealers)]
+        updates = [made[i % sealers] for i in range(silos)]
         router.round(number, updates)
-    return cost(label, router, updates, rounds - 1)
+    return cost(label, router, updates, rounds - 1, sealers)
 
 
 def parts_of(name: str) -> tuple[Channel, tuple[Transform, ...]]:
@@ -127,7 +144,7 @@ def encoded(
     return update
 
 
-def cost(label: str, router: Router, updates: list[Update], last: int) -> Cost:
+def cost(label: str, router: Router, updates: list[Update], last: int, sealers: int) -> Cost:
     size, silos = router.known.layout.size, len(router.known.silos)
     ledger = router.rounds[-1]
     opening = sum(s for (stage, kind), s in ledger.seconds.items() if kind == "silo" and stage in ("open", "opened"))
@@ -136,14 +153,14 @@ def cost(label: str, router: Router, updates: list[Update], last: int) -> Cost:
     sent, real = np.zeros(size), np.zeros(size)
     for i, update in enumerate(updates):
         sent += update.form.spread(update.values)
-        values = summand(size, 100 * last + i).astype(np.float64)
+        values = summand(size, 100 * last + i % sealers).astype(np.float64)
         real += values if update.support is None else np.where(np.isin(np.arange(size), update.support), values, 0)
     found = next(iter(router.opened.values()))
     return Cost(
-        channel=label,
+        channel=label + "*" * (sealers < silos),
         values=size,
         silos=silos,
-        seal=sealing / silos,
+        seal=sealing / sealers,
         sum=sum(s for (_, kind), s in ledger.seconds.items() if kind == "server"),
         open=opening / (router.openers or silos),
         up=bytes_of(ledger.sent) / silos / size,
@@ -160,7 +177,7 @@ def bytes_of(counts: dict[tuple[str, str], int]) -> int:
     return sum(count for (_, kind), count in counts.items() if kind == "silo")
 
 
-def published(layout: Layout, silos: int) -> Cost:
+def published(layout: Layout, silos: int, sealers: int) -> Cost:
     """The published code: every party in one process with one context, messages serialised as Flower would send them.
 
     Its own sum takes the first ciphertexts in place and decrypts in the aggregator; here the aggregate is serialised
@@ -178,11 +195,13 @@ def published(layout: Layout, silos: int) -> Cost:
         return clock[-1] - clock[-2]
 
     uploads: list[dict[str, bytes]] = []
-    updates = [dict(layout.tensors(summand(layout.size, i))) for i in range(silos)]
+    updates = [dict(layout.tensors(summand(layout.size, i))) for i in range(sealers)]
     lap()
     for update in updates:
         uploads.append({k: ts.ckks_vector(context, v.flatten()).serialize() for k, v in update.items()})
-    seal = lap() / silos
+    seal = lap() / sealers
+    uploads = [uploads[i % sealers] for i in range(silos)]
+    updates = [updates[i % sealers] for i in range(silos)]
     total = {k: ts.ckks_vector_from(context, raw) for k, raw in uploads[0].items()}
     for upload in uploads[1:]:
         for name, raw in upload.items():
@@ -196,9 +215,8 @@ def published(layout: Layout, silos: int) -> Cost:
     keys = len(context.serialize(save_secret_key=True))
     up, back = sum(map(len, uploads[0].values())), sum(map(len, down.values()))
     size = layout.size
-    return Cost(
-        "published", size, silos, seal, summed, opening, up / size, back / size, keys / size, error * silos, 0.0
-    )
+    name = "published" + "*" * (sealers < silos)
+    return Cost(name, size, silos, seal, summed, opening, up / size, back / size, keys / size, error * silos, 0.0)
 
 
 def child(label: str, values: int, silos: int) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, TypeVar
 
 import numpy as np
@@ -63,12 +63,14 @@ class Ledger:
 @dataclass
 class Router:
     """``support``: that of every update. ``openers``: so many silos open a sum, as all would (None: all do).
-    ``rounds[r]`` is what round r cost, ``setup`` what came before."""
+    ``sealers``: so many silos seal an upload, and the others' are these in turn (None: all seal); for channels whose
+    uploads name nobody. ``rounds[r]`` is what round r cost, ``setup`` what came before."""
 
     channel: Channel
     known: Public
     support: NDArray[np.int64] | None = None
     openers: int | None = None
+    sealers: int | None = None
     setup: Ledger = field(default_factory=Ledger)
     rounds: list[Ledger] = field(default_factory=list)
     opened: dict[str, NDArray[np.floating]] = field(default_factory=dict)
@@ -101,8 +103,20 @@ class Router:
         actors = {"silos": self.known.silos, "server": (SERVER,), "dealer": (DEALER,)}[stage.actors]
         if stage.name == "open":
             actors = actors[: self.openers]
+        if stage.name == "upload" and self.sealers is not None and self.sealers < len(actors):
+            before = len(self.messages)
+            for party in actors[: self.sealers]:
+                self._act(party, stage, number, ledger, updates)
+            self._repeat(self.messages[before:], actors[self.sealers :], ledger)
+            return
         for party in actors:
             self._act(party, stage, number, ledger, updates)
+
+    def _repeat(self, sealed: Sequence[Spooled], parties: Sequence[str], ledger: Ledger) -> None:
+        """The same frames once more, from each of ``parties``."""
+        for index, party in enumerate(parties, len(sealed)):
+            self.unread[party].clear()
+            self._deliver(replace(sealed[index % len(sealed)], sender=party), ledger)
 
     def _act(self, party: str, stage: Stage, number: int, ledger: Ledger, updates: Sequence[Update]) -> None:
         reset_peak()
@@ -139,12 +153,14 @@ class Router:
             offsets.append(self._end)
             lengths.append(len(frame))
             self._end += len(frame)
-        message = Spooled(self._file, number, stage, party, out.receivers, tuple(offsets), tuple(lengths))
+        self._deliver(Spooled(self._file, number, stage, party, out.receivers, tuple(offsets), tuple(lengths)), ledger)
+
+    def _deliver(self, message: Spooled, ledger: Ledger) -> None:
         self.messages.append(message)
-        for receiver in out.receivers:
+        for receiver in message.receivers:
             self.unread.setdefault(receiver, []).append(message)
-            ledger.sent[stage, kind_of(party)] += sum(lengths)
-            ledger.received[stage, kind_of(receiver)] += sum(lengths)
+            ledger.sent[message.stage, kind_of(message.sender)] += sum(message.lengths)
+            ledger.received[message.stage, kind_of(receiver)] += sum(message.lengths)
 
 
 def kind_of(party: str) -> str:
