@@ -92,14 +92,16 @@ def stale_ids(results: Iterable[Result], plugins: Plugins) -> frozenset[str]:
     return frozenset(found)
 
 
-def render(results: Iterable[Result], stale: Collection[str] = ()) -> dict[str, str]:
-    """File names and their Markdown, a pure function of the set of results and of which ids are ``stale``."""
+def render(results: Iterable[Result], stale: Collection[str] = (), matrices: Sequence[str] = ()) -> dict[str, str]:
+    """File names and their Markdown, a pure function of the set of results, of which ids are ``stale``, and of the
+    paths of ``matrices`` (``matrix.pages``)."""
     by_task: dict[str, list[Result]] = {}
     for result in results:
         by_task.setdefault(result.task, []).append(result)
     names = _page_names(by_task)
     pages = {names[task]: page(task, by_task[task], stale) for task in sorted(by_task)}
-    return {"README.md": index({task: (names[task], by_task[task]) for task in sorted(by_task)}), **pages}
+    tasks = {task: (names[task], by_task[task]) for task in sorted(by_task)}
+    return {"README.md": index(tasks, matrices), **pages}
 
 
 def _page_names(tasks: Iterable[str]) -> dict[str, str]:

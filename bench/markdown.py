@@ -146,8 +146,9 @@ def _number(one: Leakage | None) -> str:
     return "" if one is None or one.value is None else f"{one.value:.3g}"
 
 
-def index(tasks: Mapping[str, tuple[str, Sequence[Result]]]) -> str:
-    """``README.md``: one line per task; ``tasks`` maps its name to (file name, results)."""
+def index(tasks: Mapping[str, tuple[str, Sequence[Result]]], matrices: Sequence[str] = ()) -> str:
+    """``README.md``: one line per task; ``tasks`` maps its name to (file name, results). ``matrices``: pages of attacks
+    against defenses, by their path from here."""
     cells = [
         [
             f"[{escape(task)}]({name})",
@@ -159,7 +160,9 @@ def index(tasks: Mapping[str, tuple[str, Sequence[Result]]]) -> str:
         for task, (name, results) in tasks.items()
     ]
     table = _table(("task", "presets", "defenses", "attacks", "results"), cells) if cells else "No results yet."
-    return "\n\n".join([HEADER, "# Leaderboards", table, _HOW])
+    links = ", ".join(f"[{escape(name.rpartition('/')[2].removesuffix('.md'))}]({name})" for name in matrices)
+    crossed = [f"Every attack against every defense, for every adversary: {links}."] if matrices else []
+    return "\n\n".join([HEADER, "# Leaderboards", table, *crossed, _HOW])
 
 
 _HOW = """\

@@ -96,6 +96,11 @@ def path(folder: Path, task: str, name: str) -> Path:
     return folder / FOLDER / f"{safe}.jsonl"
 
 
+def pages(folder: Path) -> list[str]:
+    """The tables below ``folder`` (``leaderboards``) that have cells, by their path from there."""
+    return [f"{FOLDER}/{file.stem}.md" for file in sorted((folder / FOLDER).glob("*.jsonl"))]
+
+
 def load(file: Path) -> dict[str, Entry]:
     """Cells by result id; none where there is no file. Raises UsageError naming the line that is malformed."""
     text = read_text(file)

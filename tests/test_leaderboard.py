@@ -457,6 +457,18 @@ def test_a_result_that_is_added_again_supersedes_the_committed_one(tmp_path: Pat
     assert load(folder) == tuple(sorted((changed, other), key=lambda one: one.result))
 
 
+def test_the_index_links_tables_of_attacks_against_defenses(tmp_path: Path) -> None:
+    from bench import matrix
+
+    assert matrix.pages(tmp_path) == []
+    (tmp_path / "matrix").mkdir()
+    (tmp_path / "matrix" / "reviews-quick.jsonl").write_text("")
+    pages = matrix.pages(tmp_path)
+    text = render([result()], (), pages)["README.md"]
+    assert "for every adversary: [reviews-quick](matrix/reviews-quick.md)." in text
+    assert "matrix" not in render([result()])["README.md"]
+
+
 def test_a_replaced_result_s_scores_go_where_no_other_result_has_them(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "boards"
     first, other = stored(store), stored(store, seed=1)

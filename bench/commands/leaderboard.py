@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from bench import leaderboard
+from bench import leaderboard, matrix
 from bench.errors import UsageError
 from bench.plugins import Plugins
 from bench.store import Store
@@ -31,7 +31,7 @@ def main(args: Namespace) -> int:
 
 def _rendered(folder: Path) -> dict[str, str]:
     results = leaderboard.load(folder)
-    return leaderboard.render(results, leaderboard.stale_ids(results, Plugins()))
+    return leaderboard.render(results, leaderboard.stale_ids(results, Plugins()), matrix.pages(folder))
 
 
 def _check(folder: Path, as_json: bool) -> int:
