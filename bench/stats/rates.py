@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from bench.stats.auc import checked, empty_class, midranks
-from bench.stats.crossfit import Folds
+from bench.stats.crossfit import Folds, TooFewClusters, split
 from bench.stats.intervals import Bools, Floats, Interval, Ints, Labels, binomial_limits, cluster_codes, kish
 
 #: false positives that an FPR must promise among all non-members before a TPR at it is given
@@ -82,12 +82,25 @@ def crossfit_tpr(
     return _crossfit(scores, member, cluster, folds, rule, exact=len(scores) == 1)
 
 
-def tpr_at_fpr(scores: ArrayLike, member: ArrayLike, cluster: Labels | None, fpr: float, folds: Folds) -> Interval:
+def tpr_at_fpr(
+    scores: ArrayLike, member: ArrayLike, fpr: float, cluster: Labels | None = None, folds: Folds | None = None
+) -> Interval:
     """TPR of one score (n,) at ``fpr`` in (0, 1), threshold set on the other fold; the note gives the realised FPR.
 
-    Refused (None) where fpr x non-members < 5, both folds together.
+    ``folds``: of ``split`` where not given. Refused (None) where fpr x non-members < 5, both folds together.
     """
-    return crossfit_tpr({"": scores}, member, cluster, fpr, folds).tpr
+    dealt = _dealt(member, cluster, folds)
+    return dealt if isinstance(dealt, Interval) else crossfit_tpr({"": scores}, member, cluster, fpr, dealt).tpr
+
+
+def _dealt(member: ArrayLike, cluster: Labels | None, folds: Folds | None) -> Folds | Interval:
+    """The folds, or the refused figure of records that can't be dealt into two."""
+    if folds is not None:
+        return folds
+    try:
+        return split(range(np.size(member)) if cluster is None else cluster, member)
+    except TooFewClusters as error:
+        return Interval(None, None, None, str(error))
 
 
 def crossfit_advantage(
@@ -98,11 +111,14 @@ def crossfit_advantage(
     return _refused(reason) if reason else _crossfit(scores, member, cluster, folds, best_threshold, exact=False)
 
 
-def advantage(scores: ArrayLike, member: ArrayLike, cluster: Labels | None, folds: Folds) -> Interval:
+def advantage(
+    scores: ArrayLike, member: ArrayLike, cluster: Labels | None = None, folds: Folds | None = None
+) -> Interval:
     """Membership advantage (Yeom et al. 2018) of one score (n,): TPR - FPR, in [-1, 1], threshold from the other
-    fold.
+    fold (of ``split`` where ``folds`` are not given).
     """
-    return crossfit_advantage({"": scores}, member, cluster, folds).advantage
+    dealt = _dealt(member, cluster, folds)
+    return dealt if isinstance(dealt, Interval) else crossfit_advantage({"": scores}, member, cluster, dealt).advantage
 
 
 def best_threshold(members: Floats, nonmembers: Floats) -> tuple[float, float]:

@@ -45,7 +45,7 @@ def test_refused_where_nonmembers_cannot_resolve_it(fpr: float, enough: int) -> 
 
 
 def test_refusal_reaches_the_figure() -> None:
-    found = stats.tpr_at_fpr(np.zeros(200), MEMBER, CLUSTER, 0.01, FOLDS)
+    found = stats.tpr_at_fpr(np.zeros(200), MEMBER, 0.01, CLUSTER, FOLDS)
     assert (found.value, found.low, found.high) == (None, None, None)
     assert "500" in found.note
 
@@ -60,7 +60,7 @@ def test_counts_by_hand() -> None:
         alarms += int((scores[(f == FOLDS) & ~MEMBER] > cut).sum())
     rates = stats.crossfit_tpr({"s": scores}, MEMBER, CLUSTER, 0.1, FOLDS)
     assert (rates.true_positives, rates.false_positives) == (hits, alarms)
-    found = stats.tpr_at_fpr(scores, MEMBER, CLUSTER, 0.1, FOLDS)
+    found = stats.tpr_at_fpr(scores, MEMBER, 0.1, CLUSTER, FOLDS)
     expected = binomtest(hits, 100).proportion_ci(method="exact")
     assert (found.value, found.low, found.high) == pytest.approx((hits / 100, expected.low, expected.high))
     assert f"{alarms}/100" in found.note
@@ -151,7 +151,7 @@ def test_the_rule_comes_from_the_other_fold() -> None:
 
 def test_monotone_transform_changes_nothing() -> None:
     scores = np.random.default_rng(5).normal(MEMBER, 1)
-    for measure in (stats.advantage, lambda *a: stats.tpr_at_fpr(*a[:3], 0.1, a[3])):
+    for measure in (stats.advantage, lambda s, m, c, f: stats.tpr_at_fpr(s, m, 0.1, c, f)):
         assert measure(scores, MEMBER, CLUSTER, FOLDS) == measure(np.exp(scores) - 5, MEMBER, CLUSTER, FOLDS)
 
 
@@ -176,3 +176,15 @@ def test_empty_class_is_refused() -> None:
     found = stats.crossfit_advantage({"a": np.zeros(4)}, [True] * 4, None, np.array([0, 1, 0, 1], np.int8))
     assert found.advantage.value is None
     assert "no non-member" in found.advantage.note
+
+
+def test_folds_are_dealt_where_none_are_given() -> None:
+    scores = np.random.default_rng(1).normal(MEMBER, 1)
+    dealt = stats.split(range(200), MEMBER)
+    assert stats.tpr_at_fpr(scores, MEMBER, 0.1) == stats.tpr_at_fpr(scores, MEMBER, 0.1, None, dealt)
+    assert stats.advantage(scores, MEMBER) == stats.advantage(scores, MEMBER, None, dealt)
+    one = stats.tpr_at_fpr([1.0, 0.0], [True, False], 0.1)
+    assert (one.value, one.note) == (
+        None,
+        "choosing on one fold and reporting on the other needs two clusters of each class",
+    )
