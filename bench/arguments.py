@@ -44,8 +44,9 @@ def _sets(parser: Parser, keys: str) -> None:
 def _isolate(parser: Parser) -> None:
     parser.add_argument(
         "--isolate",
-        action="store_true",
-        help="run every attack in a process of its own that holds the view's files and nothing else of the run",
+        action=argparse.BooleanOptionalAction,
+        help="run every attack, or none, in a process of its own that holds the view's files and nothing else of the "
+        "run (default: those that are not SiloBench's own)",
     )
 
 

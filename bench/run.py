@@ -66,10 +66,10 @@ def execute(
     refresh: bool = False,
     transcript_budget: int = TRANSCRIPT_BUDGET,
     assets: Assets | None = None,
-    isolate: bool = False,
+    isolate: bool | None = None,
 ) -> list[Result]:
-    """Results of all cells and seeds, from the store where they are fresh, else computed. ``isolate``: attacks run in
-    processes of their own that hold nothing but the view's files.
+    """Results of all cells and seeds, from the store where they are fresh, else computed. ``isolate``: whether attacks
+    run in processes of their own that hold nothing but the view's files; None: those that are not built in do.
 
     Raises UsageError (nothing was started for that job) or SiloBenchError (training failed). An attack that fails is a
     result with status ``error``.
@@ -88,7 +88,7 @@ def attack_transcript(
     plugins: Plugins,
     quiet: bool = False,
     assets: Assets | None = None,
-    isolate: bool = False,
+    isolate: bool | None = None,
 ) -> list[Result]:
     """Attack a complete transcript as it lies, a stored run's or one from elsewhere; nothing is trained.
 
@@ -123,11 +123,11 @@ class Runner:
         progress: Progress,
         budget: int,
         assets: Assets | None,
-        isolate: bool = False,
+        isolate: bool | None = None,
     ) -> None:
         self.store, self.plugins, self.progress = store, plugins, progress
         self.budget, self.assets, self.isolate = budget, assets, isolate
-        self.writer = Writer(store, plugins, preset, isolate)
+        self.writer = Writer(store, plugins, preset)
         self._workshop: Workshop | None = None
         self._shadow_runs: dict[str, ShadowRun] = {}
 
@@ -167,7 +167,7 @@ class Runner:
         result = self.store.result(cell.result_id(seed))
         if result is None or result.status == "error" or result.fingerprint != self.writer.fingerprint(cell):
             return None
-        if self.isolate and "isolated" not in result.provenance:
+        if self._apart(cell) and "isolated" not in result.provenance:
             return None
         return result
 
@@ -301,13 +301,18 @@ class Runner:
         return self._workshop
 
     def _lent(self, cell: Cell, materials: Materials) -> Attack:
-        """The attack of a cell, in a process of its own where that is asked for."""
+        """The attack of a cell, in a process of its own where it is to be."""
         attack = self.build_attack(cell.attack)
-        if not self.isolate:
+        if not self._apart(cell):
             return attack
         from bench.isolation.parent import Origin, isolated
 
         return isolated(attack, Origin(self.plugins.find("attack", cell.attack.name), cell.attack, cell.run, materials))
+
+    def _apart(self, cell: Cell) -> bool:
+        """Whether a cell's attack runs in a process of its own."""
+        foreign = self.plugins.find("attack", cell.attack.name).origin != "built-in"
+        return foreign if self.isolate is None else self.isolate
 
     def build_attack(self, spec: PluginSpec) -> Attack:
         attack: Attack = self.plugins.find("attack", spec.name).build(spec.config)

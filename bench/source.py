@@ -97,3 +97,11 @@ def _returned(function: ast.FunctionDef | None) -> str | None:
     else:
         text = ast.unparse(annotation) if annotation else ""
     return _KINDS.get(text.rpartition(".")[2])
+
+
+def top_package(file: Path) -> Path:
+    """The top folder of the package that a module's file is in, or the file itself where it is in none."""
+    top = file
+    while (top.parent / "__init__.py").exists():
+        top = top.parent
+    return top

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 class Writer:
-    """Makes results and keeps them in ``store``. ``isolate``: whether attacks run in processes of their own."""
+    """Makes results and keeps them in ``store``."""
 
-    def __init__(self, store: Store, plugins: Plugins, preset: str, isolate: bool) -> None:
-        self.store, self.plugins, self.preset, self.isolate = store, plugins, preset, isolate
+    def __init__(self, store: Store, plugins: Plugins, preset: str) -> None:
+        self.store, self.plugins, self.preset = store, plugins, preset
 
     def fingerprint(self, cell: Cell) -> str:
         """What a result of ``cell`` is made by: the harness, and the task, the defenses and the attack that it
@@ -57,7 +57,9 @@ class Writer:
     def measured(self, cell: Cell, run: TrainedRun, assessor: Assessor, found: Assessment, attack: Attack) -> Result:
         """The row of an attack that ran on a finished training, or could not."""
         of_its_own = run.spec.variant is not None
-        made = {"isolated": getattr(attack, "confined", "") or "process only"} if self.isolate else {}
+        # only an isolated attack says what confined it
+        confined: str | None = getattr(attack, "confined", None)
+        made = {} if confined is None else {"isolated": confined or "process only"}
         result = Result(
             **self._identity(cell, run.seed),
             status=found.status,

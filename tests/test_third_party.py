@@ -52,6 +52,21 @@ def test_an_installed_plug_in_is_shown_and_named_in_errors(site: Path) -> None:
     assert "Did you mean 'weather'" in bench(site, "show", "task", "wether").stderr
 
 
+def test_an_installed_attack_runs_in_a_process_of_its_own(site: Path, tmp_path: Path) -> None:
+    words = ("run", "--preset", "smoke", "--defense", "fedavg", "--attack", "loss-drop", "--adversary", "outsider")
+    small = ("pool.candidates=8", "pool.heldout=8", "federation.rounds=1", "federation.local.epochs=1")
+    sets = [word for value in (*small, "clinical-notes.notes=200") for word in ("--set", value)]
+    done = bench(site, *words, *sets, "--store", str(tmp_path), "--json")
+    assert done.returncode == 0, done.stderr
+    row = json.loads(done.stdout)
+    assert row["status"] == "ok", row["note"]
+    assert row["provenance"]["isolated"]
+    done = bench(site, *words, *sets, "--store", str(tmp_path), "--json", "--refresh", "--no-isolate")
+    here = json.loads(done.stdout)
+    assert "isolated" not in here["provenance"]
+    assert here["scores_sha256"] == row["scores_sha256"]
+
+
 @pytest.mark.parametrize("name", ["norm-clip", "loss-drop", "weather"])
 def test_an_installed_plug_in_passes_the_kit(site: Path, name: str) -> None:
     done = bench(site, "check", name)

@@ -15,6 +15,7 @@ from bench.attack import Own, Shadow, Tools
 from bench.errors import SiloBenchError, where_it_broke
 from bench.isolation.codec import Decoder, Encoder, receive, send
 from bench.isolation.sandbox import confine
+from bench.source import top_package
 from bench.spec import LoraSpec, ModelSpec, PluginSpec
 from bench.tokens import Tokens, TokenStats
 from bench.update import Array
@@ -108,7 +109,11 @@ def _reach(folder: Path, case: dict[str, Any]) -> tuple[list[Path], list[Path], 
     paths = sysconfig.get_paths()
     libraries = [Path(p) for p in (*site.getsitepackages(), *paths.values(), sys.prefix, sys.base_prefix)]
     plugin = Path(case["plugin"])
-    own = [] if plugin.parent in packages else list(imported(plugin))
+    if case["installed"]:
+        top = top_package(plugin)
+        own = [top, *top.parent.glob("*.dist-info")]
+    else:
+        own = [] if plugin.parent in packages else list(imported(plugin))
     readable = [*map(Path, _SYSTEM), *libraries, *packages, *own, Path(case["model"][0]), folder]
     return readable, [folder / "scratch", Path("/dev/null"), Path("/dev/shm")], [root, *(path.parent for path in own)]
 
@@ -118,7 +123,7 @@ def _answer(case: dict[str, Any], tools: Tools) -> Any:
 
     plugin, spec = Path(case["plugin"]), PluginSpec.model_validate_json(case["config"])
     root = Path(__file__).resolve().parents[2]
-    extra = [] if plugin.parent == root / "attacks" else [plugin]
+    extra = [] if case["installed"] or plugin.parent == root / "attacks" else [plugin]
     attack = Plugins(extra).find("attack", spec.name).build(spec.config)
     found = getattr(attack, case["method"])(*case["args"], tools)
     return tuple(found) if isinstance(found, list) else found

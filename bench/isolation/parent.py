@@ -23,6 +23,7 @@ from bench.errors import SiloBenchError
 from bench.isolation.codec import Decoder, Encoder, receive, send
 from bench.materials import Materials
 from bench.plugins import Plugin
+from bench.source import top_package
 from bench.spec import PluginSpec, RunSpec
 from bench.view import Reading, View
 
@@ -74,7 +75,7 @@ def _run(origin: Origin, method: str, args: list[Any], tools: Tools) -> tuple[An
     case = encoder.dumps(
         {
             "plugin": str(origin.plugin.path),
-            "kind": origin.plugin.kind,
+            "installed": origin.plugin.origin == "installed",
             "config": origin.spec.model_dump_json(),
             "model": [str(origin.materials.source.path), origin.run.model.model_dump_json()],
             "lora": origin.run.federation.lora.model_dump_json(),
@@ -114,9 +115,15 @@ def _lay(source: Path, target: Path) -> None:
 
 
 def _talk(origin: Origin, case: bytes, root: Path, views: list[View], tools: Tools) -> tuple[Any, str]:
-    package = Path(__file__).resolve().parents[2]
+    paths = [str(Path(__file__).resolve().parents[2])]
+    if origin.plugin.origin == "installed" and origin.plugin.path is not None:
+        paths.append(str(top_package(origin.plugin.path).parent))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SILOBENCH_")}
-    environment |= {"PYTHONPATH": str(package), "TMPDIR": str(root / "scratch"), "HOME": str(root / "scratch")}
+    environment |= {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "TMPDIR": str(root / "scratch"),
+        "HOME": str(root / "scratch"),
+    }
     with tempfile.TemporaryFile() as words:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "bench.child", str(os.getpid()), MODULE, str(root)],
