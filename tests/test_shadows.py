@@ -168,6 +168,21 @@ def test_silos_of_a_shadow_take_their_records_in_another_order() -> None:
     assert not np.array_equal(one, other)
 
 
+def test_parties_of_a_shadow_draw_secrets_of_their_own() -> None:
+    """Under a secret seed too, or noise and keys of a shadow would be those of its target."""
+    from bench.federation.setup import Setup
+    from bench.streams import Streams
+
+    def drawn(prefix: str) -> list[int]:
+        setup = object.__new__(Setup)
+        for name, value in {"streams": Streams(0), "orders": Streams(0, prefix), "secret_seed": 3}.items():
+            object.__setattr__(setup, name, value)
+        return setup.secret("silo-0").generator("noise").integers(0, 2**31, 8).tolist()
+
+    assert drawn("") != drawn("shadow 1/") != drawn("shadow 2/")
+    assert drawn("shadow 1/") == drawn("shadow 1/")
+
+
 def test_an_attack_is_made_on_the_run_that_it_names_and_on_no_other(folder: Path) -> None:
     """On an ordinary run the texts of 'participation' would be members: a figure that means something else."""
     run_id = run(folder, "shadow-one")[0].run
