@@ -22,6 +22,7 @@ from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.view import View
 
 api = 1
@@ -51,6 +52,10 @@ class Combined(Attack):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def work(self, spec: RunSpec) -> float:
+        """Losses and gradients of every candidate in every round."""
+        return 4 * spec.federation.rounds * (super().work(spec) + self.config.population)
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """``mean``, and ``learned`` where the coalition has records of its own. A silo of which nothing opened scores

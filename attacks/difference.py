@@ -20,6 +20,7 @@ from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.tokens import Tokens
     from bench.update import Array
     from bench.view import Reading, View
@@ -47,6 +48,10 @@ class Difference(Attack):
 
     def __init__(self, config: Config) -> None:
         self.population = config.population
+
+    def work(self, spec: RunSpec) -> float:
+        """Every candidate under what every round opened."""
+        return spec.federation.rounds * (super().work(spec) + self.population)
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """Scores for every candidate; none, and why, where only XORs of plaintexts opened, or differences and no

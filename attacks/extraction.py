@@ -17,9 +17,13 @@ from bench.attack import Attack, Blank, Filled, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.view import Reading, View
 
 api = 1
+
+#: choices of a blank (``bench.plays.extraction``)
+CHOICES = 16
 
 
 class Config(BaseConfig):
@@ -36,6 +40,18 @@ class Extraction(Attack):
 
     def __init__(self, config: Config) -> None:
         self.calibrate = config.calibrate
+
+    def work(self, spec: RunSpec) -> float:
+        """Of a task that marks no secrets: a member's ending and another's, and the ending alone, under the base model
+        and under what opened."""
+        return super().work(spec) * spec.pool.share * 2 * 3
+
+    def budget(self, spec: RunSpec) -> str:
+        members = round(super().work(spec) * spec.pool.share)
+        return (
+            f"two forward passes of at most {CHOICES + 1} records for each secret of {members} members (of 3 where a "
+            "task marks none, and endings are asked for)"
+        )
 
     def fill(self, view: View, blanks: Sequence[Blank], tools: Tools) -> Filled:
         """A blank of a silo of which nothing opened is left to the base model alone."""

@@ -21,6 +21,7 @@ from bench.config import Config as BaseConfig
 from bench.tokens import Tokens
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.view import Reading, View
 
 api = 1
@@ -46,6 +47,10 @@ class FedMIA(Attack):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def work(self, spec: RunSpec) -> float:
+        """A gradient of every candidate, and its loss under every silo's upload."""
+        return (3 + spec.federation.silos) * (super().work(spec) + self.config.population)
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """``cosine``, ``loss`` and ``both``: mean evidence over rounds, in nats. A silo without an opened upload whose

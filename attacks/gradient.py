@@ -21,6 +21,7 @@ from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.view import View
 
 api = 1
@@ -46,6 +47,10 @@ class Gradient(Attack):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def work(self, spec: RunSpec) -> float:
+        """A gradient of every candidate at what every step started from."""
+        return 3 * spec.federation.rounds * (super().work(spec) + self.config.population)
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """The scores of ``attacks.rounds.slopes``: raw, and with ``-z`` calibrated by the population. A silo of whose

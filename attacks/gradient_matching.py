@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from attacks.rowspace.search import Grown
     from attacks.rowspace.session import Session
     from attacks.rowspace.simulate import Matcher
+    from bench.spec import RunSpec
     from bench.view import View
 
 api = 1
@@ -54,6 +55,17 @@ class GradientMatching(OnUploads):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.rounds = config.rounds
+
+    def work(self, spec: RunSpec) -> float:
+        """The whole budget of every target."""
+        return 3 * self.config.budget * spec.federation.silos * len(self.rounds)
+
+    def budget(self, spec: RunSpec) -> str:
+        targets = spec.federation.silos * len(self.rounds)
+        return (
+            f"at most {self.config.budget:,} forward and backward passes of one record for each of at most {targets} "
+            "targets (gradient-matching.budget)"
+        )
 
     def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
         def solve(target: Target, seen: Observed) -> Reconstruction:

@@ -20,6 +20,7 @@ from bench.config import Config as BaseConfig
 from bench.tokens import Tokens
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.view import Reading, View
 
 api = 1
@@ -35,6 +36,10 @@ class LabelDistribution(Attack):
     game = "property"
     needs = frozenset({"adapter", "upload", "query"})
     knows = "population"
+
+    def work(self, spec: RunSpec) -> float:
+        """The population for each label under every silo's upload; two labels, say."""
+        return 2 * spec.federation.silos * spec.pool.population
 
     def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
         """None for a victim of which nothing opened."""

@@ -6,6 +6,7 @@ public settings, learns how a token that was there shows in the update, and appl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from attacks.rowspace.uploads import OnUploads, Rounds
 from bench.attack import Attack, Reconstruction, Target
 from bench.config import Config as BaseConfig
 from bench.games.baselines import carriers, expected_distinct, inclusion, most_likely, typical
-from bench.spec import LocalSpec
+from bench.spec import LocalSpec, RunSpec
 
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
@@ -41,6 +42,12 @@ class LearnedInversion(OnUploads):
     def __init__(self, config: Config) -> None:
         self.config = config
         self.rounds = config.rounds
+
+    def work(self, spec: RunSpec) -> float:
+        """Simulations of one round's targets, which share them."""
+        local = spec.federation.local
+        steps = local.steps or local.epochs * math.ceil(spec.pool.candidates * spec.pool.share / local.batch)
+        return 3 * self.config.simulations * min(self.config.steps, steps) * local.batch * len(self.rounds)
 
     def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
         layout = session.model.layout

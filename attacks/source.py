@@ -17,6 +17,7 @@ from bench.attack import Answers, Attack, Candidates, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.view import View
 
 api = 1
@@ -31,6 +32,10 @@ class Source(Attack):
 
     game = "source"
     needs = frozenset({"upload"})
+
+    def work(self, spec: RunSpec) -> float:
+        """Every member under every silo's upload."""
+        return spec.federation.silos * (super().work(spec) * spec.pool.share + spec.pool.population)
 
     def attribute(self, view: View, records: Candidates, silos: Sequence[str], tools: Tools) -> Answers:
         """A silo none of whose updates opened with its adapter scores 0 on every record: as good as unknown."""

@@ -18,6 +18,7 @@ from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
+    from bench.spec import RunSpec
     from bench.view import View
 
 api = 1
@@ -39,6 +40,10 @@ class Trajectory(Attack):
 
     def __init__(self, config: Config) -> None:
         self.config = config
+
+    def work(self, spec: RunSpec) -> float:
+        """Every candidate under every global adapter."""
+        return spec.federation.rounds * (super().work(spec) + self.config.population)
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """``drop``, ``slope``, ``area``, ``late``, ``curvature`` of the losses (``attacks.rounds.curves``), and each

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.behaviour import Behaviour
     from bench.model import LoraModel
     from bench.openers.base import Opener
-    from bench.spec import PluginSpec
+    from bench.spec import PluginSpec, RunSpec
     from bench.update import Array
     from bench.view import Reading, View
 
@@ -222,6 +222,15 @@ class Attack(ABC):
     def variant(self, adversary: str) -> PluginSpec | None:
         """The run of its own that this attack needs as ``adversary`` (``bench.variant``); None: any ordinary run."""
         return None
+
+    def work(self, spec: RunSpec) -> float:
+        """About how many records one row passes forward through the model, a backward pass counted as two; for
+        estimates. Of one federation: shadows come on top."""
+        return spec.pool.candidates * spec.federation.silos
+
+    def budget(self, spec: RunSpec) -> str:
+        """What bounds the work of an attack that searches, as one sentence; empty where nothing is searched."""
+        return ""
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """(membership) Scores for every candidate."""

@@ -70,9 +70,9 @@ def training_seconds(spec: RunSpec) -> float:
     return _START + seconds + (federation.rounds + 1) * _pass_seconds(spec, pool.heldout)
 
 
-def attack_seconds(spec: RunSpec) -> float:
-    """One forward pass over every candidate; adversaries that read the same adapter share it."""
-    return 1.0 + _pass_seconds(spec, spec.pool.candidates * spec.federation.silos)
+def attack_seconds(spec: RunSpec, records: float) -> float:
+    """So many records passed forward; adversaries that read the same adapter share them."""
+    return 1.0 + _pass_seconds(spec, records)
 
 
 def training_bytes(spec: RunSpec, parts: Parts) -> int:

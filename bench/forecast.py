@@ -18,7 +18,7 @@ from bench.transcript import Transcript
 @dataclass(frozen=True)
 class Estimate:
     """What one cell would take. ``seconds`` and ``bytes`` are rough, and 0 where the result is stored. ``trainings``:
-    federations that it would have to train, shadows among them."""
+    federations that it would have to train, shadows among them. ``budget``: ``Attack.budget``."""
 
     cell_id: str
     seed: int
@@ -26,6 +26,7 @@ class Estimate:
     seconds: float
     bytes: int
     trainings: int = 0
+    budget: str = ""
 
 
 def estimate(cells: Sequence[Cell], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
@@ -45,14 +46,16 @@ def _estimates(runner: Runner, job: Job) -> list[Estimate]:
         if runner.stored(cell, job.seed) is not None:
             found.append(Estimate(cell.cell_id, job.seed, True, 0.0, 0))
             continue
-        shadows = shadow_specs(job.spec, runner.build_attack(cell.attack).shadows)
+        attack = runner.build_attack(cell.attack)
+        shadows = shadow_specs(job.spec, attack.shadows)
         missing = [s for s in (job.spec, *shadows) if s.run_id(job.seed) not in charged]
         missing = [s for s in missing if not trained(runner.store, s, job.seed)]
         charged |= {s.run_id(job.seed) for s in missing}
         passes = 1 + len(shadows)
-        seconds = attack_seconds(job.spec) * passes + sum(training_seconds(s) for s in missing)
+        work = attack.work(job.spec) * passes
+        seconds = attack_seconds(job.spec, work) + sum(training_seconds(s) for s in missing)
         size = len(missing) * training_bytes(job.spec, parts)
-        found.append(Estimate(cell.cell_id, job.seed, False, seconds, size, len(missing)))
+        found.append(Estimate(cell.cell_id, job.seed, False, seconds, size, len(missing), attack.budget(job.spec)))
     return found
 
 

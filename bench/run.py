@@ -188,6 +188,9 @@ class Runner:
 
         assessor = Assessor(run, materials, Memo(), lambda count: self._shadows(run, count))
         built = {canonical_json(c.attack): self._lent(c, materials) for c in cells}
+        for spec in {canonical_json(c.attack): c.attack for c in cells}.values():
+            if budget := built[canonical_json(spec)].budget(run.spec):
+                self.progress.note(f"budget of {spec.name}: {budget}")
         # by adversary, so that its views are built once for all attacks
         order = sorted(cells, key=lambda c: [x.adversary for x in cells].index(c.adversary))
         try:

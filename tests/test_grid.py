@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,3 +184,21 @@ def test_the_presets_that_come_with_silobench_are_valid() -> None:
     assert parse_seeds(presets.load(files["standard"]).seeds) == (0, 1, 2, 3, 4)
     for path in files.values():
         presets.load(path)
+
+
+def test_a_dry_run_weighs_attacks_by_their_passes_and_prints_what_bounds_a_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from bench.cli import main
+
+    words = ["run", "--preset", "smoke", "--defense", "fedavg", "--adversary", "server", "--dry-run"]
+    words += ["--store", str(tmp_path), "--attack", "mia,trajectory,gradient,gradient-matching,extraction"]
+    assert main([*words, "--json"]) == 0
+    cells = {cell["attack"]: cell for cell in json.loads(capsys.readouterr().out)["cells"]}
+    trained = {name: cell["seconds"] for name, cell in cells.items() if not cell["trainings"]}
+    assert trained["trajectory"] < trained["gradient"] < trained["gradient-matching"]
+    assert cells["mia"]["budget"] == ""
+    assert main([*words, "--set", "gradient-matching.budget=123"]) == 0
+    text = capsys.readouterr().out
+    assert "budget of gradient-matching: at most 123 forward and backward passes of one record for each" in text
+    assert "budget of extraction: two forward passes of at most 17 records for each secret of 36 members" in text

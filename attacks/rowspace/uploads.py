@@ -13,6 +13,7 @@ from bench.attack import Attack, Reconstruction, Target, Tools
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
     from attacks.rowspace.session import Session
+    from bench.spec import RunSpec
     from bench.view import View
 
 Rounds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
@@ -26,6 +27,9 @@ class OnUploads(Attack):
     knows = "population"
     #: groups of LoRA projections that are read
     groups = 2
+
+    def work(self, spec: RunSpec) -> float:
+        return 0.0
 
     @abstractmethod
     def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:

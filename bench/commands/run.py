@@ -87,6 +87,7 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
             "cell": e.cell_id,
             "stored": e.stored,
             "trainings": e.trainings,
+            "budget": e.budget,
             "seconds": e.seconds,
             "bytes": e.bytes,
         }
@@ -96,6 +97,8 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
         print(json.dumps({"preset": grid.preset, "cells": rows}, indent=1))
         return 0
     print(_table(rows))
+    for attack, budget in {(row["attack"], row["budget"]): None for row in rows if row["budget"]}:
+        print(f"budget of {attack}: {budget}")
     seconds = sum(e.seconds for e in estimates if not e.stored)
     total = sum(e.bytes for e in estimates if not e.stored)
     stored, trainings = sum(e.stored for e in estimates), sum(e.trainings for e in estimates)

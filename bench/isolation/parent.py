@@ -56,6 +56,9 @@ def isolated(attack: Attack, origin: Origin) -> Attack:
         def variant(self, adversary: str) -> PluginSpec | None:
             return attack.variant(adversary)
 
+        def budget(self, spec: RunSpec) -> str:
+            return attack.budget(spec)
+
     def ask(method: str) -> Callable[..., Any]:
         def asked(self: Isolated, *args: Any) -> Any:
             *rest, tools = args
