@@ -8,10 +8,10 @@ step is known, not only where it led.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from attacks.rounds import slopes, tracks
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 api = 1
 
+#: before the names of scores of training as one step
+WHOLE = "whole-"
+NO_GLOBAL = "no global adapter opened"
 NO_END = "after=false: no gradient is taken where the last step led"
 
 
@@ -54,23 +57,38 @@ class Gradient(Attack):
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
         """The scores of ``attacks.rounds.slopes``: raw, and with ``-z`` calibrated by the population. A silo of whose
-        steps none is known scores 0."""
+        steps none is known scores 0. With ``whole-`` in front: of all of training as one step, which every coalition
+        knows as well as an outsider, and which tells more than the last step where momentum blurs that."""
         population = tools.population.take(range(min(self.config.population, len(tools.population))))
-        made = (*slopes.ALONG, *slopes.SIZES) if self.config.after else (*slopes.ALONG, "small")
-        found: dict[str, NDArray[np.float64]] = {
-            f"{n}{z}": np.zeros(len(candidates.ids)) for n in made for z in ("", "-z")
-        }
+        whole = tracks.whole(view, tools.model.layout)
+        found = {name: np.zeros(len(candidates.ids)) for name in self._names(bool(whole))}
         reads: list[str] = []
         for silo, rows in by_silo(candidates).items():
             known = tracks.chosen(tracks.steps(view, silo, tools.model.layout), self.config.steps)
             reads += [step.reads for step in known] or [f"no step of {silo}"]
-            if not known:
-                continue
-            tokens = candidates.tokens.take(rows)
-            for name, values in slopes.tell(tools, known, tokens, population, self.config.after).items():
-                found[name][rows] = values
+            if known:
+                tokens = candidates.tokens.take(rows)
+                told = dict(slopes.tell(tools, known, tokens, population, self.config.after))
+                if whole:
+                    all_of_it = slopes.tell(tools, whole, tokens, population, after=False)
+                    told |= {f"{WHOLE}{name}": all_of_it[name] for name in _both(slopes.ALONG)}
+                for name, values in told.items():
+                    found[name][rows] = values
+        return Guesses(found, tracks.listed([*reads, *(step.reads for step in whole)]), self._missing(bool(whole)))
+
+    def _names(self, whole: bool) -> list[str]:
+        made = (*slopes.ALONG, *slopes.SIZES) if self.config.after else (*slopes.ALONG, "small")
+        return [*_both(made), *(f"{WHOLE}{name}" for name in _both(slopes.ALONG) if whole)]
+
+    def _missing(self, whole: bool) -> dict[str, str]:
+        """Why scores are not there."""
         missing = {} if self.config.after else dict.fromkeys(("shrink", "shrink-z"), NO_END)
-        return Guesses(found, tracks.listed(reads), missing)
+        return missing | ({} if whole else {f"{WHOLE}{name}": NO_GLOBAL for name in _both(slopes.ALONG)})
+
+
+def _both(names: Iterable[str]) -> list[str]:
+    """Each name, raw and calibrated."""
+    return [f"{name}{z}" for name in names for z in ("", "-z")]
 
 
 def build(config: Config) -> Attack:

@@ -80,20 +80,32 @@ def own_step(view: View, reading: Reading) -> Step | None:
 def global_steps(view: View, layout: Layout) -> tuple[Step, ...]:
     """Changes from each known global adapter to the next known one, the initial one included.
 
-    Where a single adapter is all that is known, it is compared with itself before training as far as that can be told:
-    the same A, and a B of zeros, under which the model is the base model.
+    Where a single adapter is all that is known, it is ``whole``.
     """
     known = sorted(view.adapters(), key=lambda r: r.round)
     if not known:
         return ()
-    first, after = known[0], _load(known[0])
-    pairs = [(_load(a), a, b) for a, b in pairwise(known)]
-    starts: list[tuple[Callable[[], Array], Reading | None, Reading]] = list(pairs)
+    starts: list[tuple[Callable[[], Array], Reading | None, Reading]]
+    starts = [(_load(a), a, b) for a, b in pairwise(known)]
     if view.initial_path is not None:
-        starts.insert(0, (lambda: _known(view.initial), None, first))
-    elif not pairs:
-        starts.append((lambda: untrained(layout, after()), None, first))
+        starts.insert(0, (lambda: _known(view.initial), None, known[0]))
+    elif not starts:
+        return whole(view, layout)
     return tuple(Step(r.round, None, at, _load(r), _load(r), start, r, describe(r)) for at, start, r in starts)
+
+
+def whole(view: View, layout: Layout) -> tuple[Step, ...]:
+    """All of training as one step, which whoever holds the last global adapter knows; none where nobody does.
+
+    It is compared with itself before training as far as that can be told: the same A, and a B of zeros, under which the
+    model is the base model.
+    """
+    known = view.adapters()
+    if not known:
+        return ()
+    last = max(known, key=lambda r: r.round)
+    after = _load(last)
+    return (Step(last.round, None, lambda: untrained(layout, after()), after, after, None, last, describe(last)),)
 
 
 def untrained(layout: Layout, adapter: Array) -> Array:

@@ -23,7 +23,8 @@ def test_planted_members_lie_along_the_step(tmp_path: Path, adversary: str) -> N
     guesses, found = play(ATTACK, World(tmp_path), adversary)
     assert min(found[name] for name in (*ALONG, "fall-z" if "upload" in guesses.reads[0] else "cosine")) > 0.95, found
     assert guesses.missing == {}
-    assert set(found) == {f"{n}{z}" for n in (*slopes.ALONG, *slopes.SIZES) for z in ("", "-z")}
+    names = (*slopes.ALONG, *slopes.SIZES, *(f"whole-{name}" for name in slopes.ALONG))
+    assert set(found) == {f"{n}{z}" for n in names for z in ("", "-z")}
 
 
 @pytest.mark.parametrize("adversary", ["server", "silo"])
@@ -87,25 +88,53 @@ def test_known_records_have_small_gradients(tmp_path: Path) -> None:
     assert min(found[name] for name in ("small-z", "shrink", "shrink-z")) > 0.95
 
 
+@pytest.mark.parametrize("adversary", WITH_STEPS)
+def test_a_coalition_has_an_outsider_s_scores_among_its_own(tmp_path: Path, adversary: str) -> None:
+    world = World(tmp_path)
+    scores = {}
+    for who in ("outsider", adversary):
+        asked, _ = world.candidates(view := world.view(who))
+        rows = {text: row for row, text in enumerate(asked.texts)}
+        guesses = ATTACK.infer(view, asked, world)
+        scores[who] = {n: {t: v[row] for t, row in rows.items()} for n, v in guesses.scores.items()}
+        assert "adapter after round 2" in guesses.reads
+    for name in (f"{n}{z}" for n in slopes.ALONG for z in ("", "-z")):
+        mine, theirs = scores[adversary][f"whole-{name}"], scores["outsider"][name]
+        assert {t: mine[t] for t in mine} == pytest.approx({t: theirs[t] for t in mine})
+        assert scores["outsider"][f"whole-{name}"] == pytest.approx(theirs)
+
+
+def test_without_a_global_adapter_there_is_no_whole(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    view = world.view("server")
+    uploads = tuple(r for r in view.readings if r.kind == "upload")
+    asked, _ = world.candidates(view)
+    guesses = ATTACK.infer(replace(view, readings=uploads), asked, world)
+    assert guesses.missing["whole-cosine"] == gradient.NO_GLOBAL
+    assert not any(name.startswith("whole") for name in guesses.scores)
+
+
 def passes(world: World) -> set[str]:
     """The adapters that gradients were asked at."""
     return {handle.removeprefix("gradients at ") for handle, _ in world.asked if handle.startswith("gradients")}
 
 
 def test_gradient_passes_are_few(tmp_path: Path) -> None:
-    """Where the last step began and where it led, the same for all victims and whoever asks."""
+    """Where the last step began and where it led, and where all of training did, the same for all victims and whoever
+    asks."""
     world = World(tmp_path)
-    expected = {adapter_handle(world.globals[-2]), adapter_handle(world.globals[-1])}
+    begin = adapter_handle(tracks.untrained(LAYOUT, world.globals[-1]))
+    expected = {begin, adapter_handle(world.globals[-2]), adapter_handle(world.globals[-1])}
     for adversary in ("server", "silo", "all-but-one"):
         play(ATTACK, world, adversary)
         assert passes(world) == expected
     world.asked.clear()
     guesses, _ = play(gradient.build(gradient.Config(after=False)), world, "server")
-    assert passes(world) == {adapter_handle(world.globals[-2])}
+    assert passes(world) == {begin, adapter_handle(world.globals[-2])}
     assert set(guesses.missing) == {"shrink", "shrink-z"}
     world.asked.clear()
     play(gradient.build(gradient.Config(steps="all")), world, "server")
-    assert passes(world) == {adapter_handle(a) for a in (world.initial, *world.globals)}
+    assert passes(world) == {begin, *(adapter_handle(a) for a in (world.initial, *world.globals))}
 
 
 def test_a_silo_whose_start_is_not_known_scores_0(tmp_path: Path) -> None:
