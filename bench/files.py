@@ -55,6 +55,25 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
         _sync_folder(path.parent)
 
 
+@contextmanager
+def folder_held(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds ``folder`` (made where it is missing), and hold it; the system releases what a
+    killed process held, and nothing is left in the folder. Where the system has no such locks, nothing is held."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename survive a power cut; a system that can't open folders is left to its own guarantees."""
     try:

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError
 
 from bench.config import Config, canonical_json
 from bench.errors import UsageError
-from bench.files import read_text, write_text
+from bench.files import folder_held, read_text, write_text
 from bench.games.catalog import GAMES
 from bench.result import Result
 from bench.tables import BASELINE, COUNTED, DASH, HEADLINE, ability, escape, figure, preset, proportion, run_spec
@@ -135,10 +135,11 @@ def add(folder: Path, results: Iterable[Result], known: Mapping[str, str]) -> di
         one = entry(result, known)
         by_file.setdefault(path(folder, one.task, one.preset), []).append(one)
     counts = {}
-    for file, entries in by_file.items():
-        kept = load(file) | {one.result: one for one in entries}
-        save(file, kept)
-        counts[file] = len(kept)
+    with folder_held(folder / FOLDER):  # another process may add cells to the same file
+        for file, entries in by_file.items():
+            kept = load(file) | {one.result: one for one in entries}
+            save(file, kept)
+            counts[file] = len(kept)
     return counts
 
 

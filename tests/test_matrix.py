@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,3 +111,20 @@ def test_missing_cells_are_run_and_known_ones_are_not(tmp_path: Path) -> None:
         *words, "--attack", "mia", "--seeds", "1", "--minutes", "0.0000001", "--store", str(tmp_path / "two")
     )
     assert json.loads(out)["left"] == 2
+
+
+def test_cells_that_two_processes_add_at_once_are_all_there(tmp_path: Path) -> None:
+    """Both at the same file, many times over: without a lock one's cells are lost in nearly every trial."""
+    code = (
+        "import sys; from pathlib import Path; from bench import matrix; from tests.results_factory import result\n"
+        "for seed in range(int(sys.argv[2]), 40, 2):\n"
+        "    matrix.add(Path(sys.argv[1]), [result(seed=seed)], {'mia': 'membership'})\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    running = [subprocess.Popen([*command, part], cwd=root, env=environment) for part in ("0", "1")]
+    assert [one.wait(timeout=120) for one in running] == [0, 0]
+    (file,) = (tmp_path / matrix.FOLDER).glob("*.jsonl")
+    assert sorted(one.seed for one in matrix.load(file).values()) == list(range(40))
+    assert {path.suffix for path in file.parent.iterdir()} == {".jsonl", ".md"}
