@@ -1,7 +1,7 @@
 """Attacks against defenses, for every adversary: one short line per cell, and the table made from the lines.
 
-leaderboards/matrix/<task>-<preset>.jsonl   one cell a line, sorted by result id
-leaderboards/matrix/<task>-<preset>.md      made from it; equal cells give equal bytes
+leaderboards/matrix/<task>-<preset>.jsonl.gz   one cell a line, sorted by result id (``zcat`` shows them)
+leaderboards/matrix/<task>-<preset>.md         made from it; equal cells give equal bytes
 
 A cell keeps a result's headline with interval and baseline, where it came from and the SHA-256 of its scores, and no
 more: thousands of full results with scores would not fit into a repository. Whoever doubts one runs it again.
@@ -16,14 +16,17 @@ from typing import Any
 
 from pydantic import Field, ValidationError
 
+from bench.committed import pack, read_packed
 from bench.config import Config, canonical_json
 from bench.errors import UsageError
-from bench.files import folder_held, read_text, write_text
+from bench.files import folder_held, read_text, write_bytes, write_text
 from bench.games.catalog import GAMES
 from bench.result import Result
 from bench.tables import BASELINE, COUNTED, DASH, HEADLINE, ability, escape, figure, preset, proportion, run_spec
 
 FOLDER = "matrix"
+#: how files of cells end
+CELLS = ".jsonl.gz"
 HEADER = "<!-- Made by 'bench matrix' from the cells beside it. Edits are lost. -->"
 _WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
 
@@ -93,17 +96,27 @@ def _settings(spec: Mapping[str, Any]) -> str:
 def path(folder: Path, task: str, name: str) -> Path:
     """The file of one task and preset."""
     safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{task}-{name}")
-    return folder / FOLDER / f"{safe}.jsonl"
+    return folder / FOLDER / f"{safe}{CELLS}"
 
 
 def pages(folder: Path) -> list[str]:
     """The tables below ``folder`` (``leaderboards``) that have cells, by their path from there."""
-    return [f"{FOLDER}/{file.stem}.md" for file in sorted((folder / FOLDER).glob("*.jsonl"))]
+    return [f"{FOLDER}/{page_of(file).name}" for file in files(folder)]
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of cells below ``folder`` (``leaderboards``), sorted."""
+    return sorted((folder / FOLDER).glob(f"*{CELLS}"))
+
+
+def page_of(file: Path) -> Path:
+    """The Markdown beside a file of cells."""
+    return file.with_name(f"{file.name.removesuffix(CELLS)}.md")
 
 
 def load(file: Path) -> dict[str, Entry]:
     """Cells by result id; none where there is no file. Raises UsageError naming the line that is malformed."""
-    text = read_text(file)
+    text = read_packed(file)
     found: dict[str, Entry] = {}
     for number, line in enumerate((text or "").split("\n"), 1):
         if not line.strip():
@@ -119,11 +132,11 @@ def load(file: Path) -> dict[str, Entry]:
 def save(file: Path, entries: Mapping[str, Entry]) -> None:
     """Write the cells, and the Markdown beside them."""
     text = "".join(f"{canonical_json(entries[key])}\n" for key in sorted(entries))
-    if read_text(file) != text:
-        write_text(file, text)
-    page = render(list(entries.values()))
-    if read_text(file.with_suffix(".md")) != page:
-        write_text(file.with_suffix(".md"), page)
+    if read_packed(file) != text:
+        write_bytes(file, pack(text))
+    page, where = render(list(entries.values())), page_of(file)
+    if read_text(where) != page:
+        write_text(where, page)
 
 
 def add(folder: Path, results: Iterable[Result], known: Mapping[str, str]) -> dict[Path, int]:

@@ -50,7 +50,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     put(tmp_path, pack("0" * 1000))
     assert read_sheet(tmp_path, DIGEST) == "0" * 1000
     put(tmp_path, pack("0" * 1001))
-    with pytest.raises(UsageError, match="no score sheet"):
+    with pytest.raises(UsageError, match="unpacks to more than 1000 bytes"):
         read_sheet(tmp_path, DIGEST)
 
 

@@ -89,7 +89,7 @@ def committed() -> list[tuple[Result, MembershipSheet]]:
 
 @pytest.fixture(scope="module")
 def cells() -> list[matrix.Entry]:
-    return [one for file in sorted((BOARDS / matrix.FOLDER).glob("*.jsonl")) for one in matrix.load(file).values()]
+    return [one for file in matrix.files(BOARDS) for one in matrix.load(file).values()]
 
 
 def test_a_coalition_leaks_no_less_than_its_part(committed: list[tuple[Result, MembershipSheet]]) -> None:

@@ -462,7 +462,7 @@ def test_the_index_links_tables_of_attacks_against_defenses(tmp_path: Path) -> N
 
     assert matrix.pages(tmp_path) == []
     (tmp_path / "matrix").mkdir()
-    (tmp_path / "matrix" / "reviews-quick.jsonl").write_text("")
+    (tmp_path / "matrix" / f"reviews-quick{matrix.CELLS}").write_bytes(b"")
     pages = matrix.pages(tmp_path)
     text = render([result()], (), pages)["README.md"]
     assert "for every adversary: [reviews-quick](matrix/reviews-quick.md)." in text

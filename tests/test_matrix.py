@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import json
 import os
@@ -61,21 +62,23 @@ def test_several_seeds_are_one_cell_with_an_interval_over_runs() -> None:
 
 
 def test_cells_are_kept_once_and_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
-    one, other = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    one, other = tmp_path / f"a{matrix.CELLS}", tmp_path / f"b{matrix.CELLS}"
     entries = {e.result: e for e in some()}
     matrix.save(one, entries)
     matrix.save(other, dict(reversed(entries.items())))
     assert one.read_bytes() == other.read_bytes()
-    assert one.with_suffix(".md").read_bytes() == other.with_suffix(".md").read_bytes()
+    assert matrix.page_of(one).read_bytes() == matrix.page_of(other).read_bytes()
+    assert matrix.page_of(one) == tmp_path / "a.md"
     assert matrix.load(one) == entries
 
 
 @pytest.mark.parametrize("line", ["nonsense", "[]", '{"result": "x"}', '{"result": 1, "unknown": 2}'])
 def test_a_malformed_cell_is_named_by_its_line(tmp_path: Path, line: str) -> None:
-    file = tmp_path / "x.jsonl"
+    file = tmp_path / f"x{matrix.CELLS}"
     matrix.save(file, {e.result: e for e in some()})
-    file.write_text(file.read_text() + line + "\n")
-    with pytest.raises(UsageError, match=f"line {len(file.read_text().splitlines())}"):
+    lines = [*gzip.decompress(file.read_bytes()).decode().splitlines(), line]
+    file.write_bytes(gzip.compress("\n".join(lines).encode()))
+    with pytest.raises(UsageError, match=f"line {len(lines)}"):
         matrix.load(file)
 
 
@@ -125,6 +128,6 @@ def test_cells_that_two_processes_add_at_once_are_all_there(tmp_path: Path) -> N
     command = [sys.executable, "-c", code, str(tmp_path)]
     running = [subprocess.Popen([*command, part], cwd=root, env=environment) for part in ("0", "1")]
     assert [one.wait(timeout=120) for one in running] == [0, 0]
-    (file,) = (tmp_path / matrix.FOLDER).glob("*.jsonl")
+    (file,) = matrix.files(tmp_path)
     assert sorted(one.seed for one in matrix.load(file).values()) == list(range(40))
-    assert {path.suffix for path in file.parent.iterdir()} == {".jsonl", ".md"}
+    assert {path.suffix for path in file.parent.iterdir()} == {".gz", ".md"}

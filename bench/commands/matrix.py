@@ -81,9 +81,10 @@ def _known(cell: Cell, seed: int, folder: Path, preset: str) -> bool:
 def _check(folder: Path) -> int:
     """Whether every committed table is what its cells give."""
     differing = []
-    for file in sorted((folder / matrix.FOLDER).glob("*.jsonl")):
-        if read_text(file.with_suffix(".md")) != matrix.render(list(matrix.load(file).values())):
-            differing.append(str(file.with_suffix(".md")))
+    for file in matrix.files(folder):
+        page = matrix.page_of(file)
+        if read_text(page) != matrix.render(list(matrix.load(file).values())):
+            differing.append(str(page))
     for name in differing:
         print(f"{name} is not what its cells give: run 'bench matrix' again.", file=sys.stderr)
     return 1 if differing else 0
