@@ -49,6 +49,12 @@ class LearnedInversion(OnUploads):
         steps = local.steps or local.epochs * math.ceil(spec.pool.candidates * spec.pool.share / local.batch)
         return 3 * self.config.simulations * min(self.config.steps, steps) * local.batch * len(self.rounds)
 
+    def budget(self, spec: RunSpec) -> str:
+        return (
+            f"{self.config.simulations} simulations of a silo's round, of at most {self.config.steps} local steps each, "
+            "for every kind of target (learned-inversion.simulations, .steps)"
+        )
+
     def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
         layout = session.model.layout
         models: dict[Any, Any] = {}
