@@ -51,8 +51,8 @@ class LearnedInversion(OnUploads):
 
     def budget(self, spec: RunSpec) -> str:
         return (
-            f"{self.config.simulations} simulations of a silo's round, of at most {self.config.steps} local steps each, "
-            "for every kind of target (learned-inversion.simulations, .steps)"
+            f"{self.config.simulations} simulations of a silo's round, of at most {self.config.steps} local steps, for "
+            "every kind of target (learned-inversion.simulations, .steps)"
         )
 
     def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
