@@ -27,12 +27,14 @@ from bench.tables import BASELINE, COUNTED, DASH, HEADLINE, ability, escape, fig
 FOLDER = "matrix"
 #: how files of cells end
 CELLS = ".jsonl.gz"
+#: hexadecimal digits that are kept of a digest
+DIGITS = 16
 HEADER = "<!-- Made by 'bench matrix' from the cells beside it. Edits are lost. -->"
 _WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
 
 
 class Entry(Config):
-    """One cell of one seed. ``value`` None where nothing was measured: ``status`` says why. ``settings``: canonical
+    """One cell of one seed. ``scores_sha256``: its first ``DIGITS`` digits. ``value`` None where nothing was measured: ``status`` says why. ``settings``: canonical
     JSON of the training's spec without the defense's name; ``options``: the attack's configuration."""
 
     result: str
@@ -75,15 +77,20 @@ def entry(result: Result, known: Mapping[str, str]) -> Entry:
         seed=result.seed,
         game=game,
         status=result.status,
-        value=headline.value if headline else None,
-        low=headline.low if headline else None,
-        high=headline.high if headline else None,
-        baseline=beside.value if beside else None,
+        value=_short(headline.value if headline else None),
+        low=_short(headline.low if headline else None),
+        high=_short(headline.high if headline else None),
+        baseline=_short(beside.value if beside else None),
         seconds=result.cost.get("attack_s"),
         fingerprint=result.fingerprint,
         commit=result.provenance.get("commit"),
-        scores_sha256=result.scores_sha256,
+        scores_sha256=result.scores_sha256[:DIGITS] if result.scores_sha256 else None,
     )
+
+
+def _short(value: float | None) -> float | None:
+    """To a millionth: no interval is as narrow, and cells are many."""
+    return None if value is None else round(value, 6)
 
 
 def _settings(spec: Mapping[str, Any]) -> str:
