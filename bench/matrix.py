@@ -34,8 +34,9 @@ _WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
 
 
 class Entry(Config):
-    """One cell of one seed. ``scores_sha256``: its first ``DIGITS`` digits. ``value`` None where nothing was measured: ``status`` says why. ``settings``: canonical
-    JSON of the training's spec without the defense's name; ``options``: the attack's configuration."""
+    """One cell of one seed. ``value`` None where nothing was measured: ``status`` says why. ``settings``: canonical
+    JSON of the training's spec without the defense's name; ``options``: the attack's configuration; ``scores_sha256``:
+    its first ``DIGITS`` digits."""
 
     result: str
     run: str
