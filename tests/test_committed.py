@@ -38,7 +38,15 @@ def test_a_sheet_as_a_store_keeps_it_is_read_too(tmp_path: Path) -> None:
     assert read_sheet(tmp_path, sha256("{}")) == "{}"
 
 
-@pytest.mark.parametrize("data", [b"no gzip", pack("a sheet")[:-9], pack("x")[:-1] + b"!", gzip.compress(b"\xff")])
+DAMAGED = {
+    "no gzip": b"no gzip",
+    "cut short": pack("a sheet")[:-9],
+    "wrong checksum": pack("x")[:-1] + b"!",
+    "no UTF-8": gzip.compress(b"\xff", mtime=0),
+}
+
+
+@pytest.mark.parametrize("data", DAMAGED.values(), ids=DAMAGED.keys())
 def test_damaged_bytes_are_said_to_be(tmp_path: Path, data: bytes) -> None:
     put(tmp_path, data)
     with pytest.raises(UsageError, match="does not unpack to a text"):
