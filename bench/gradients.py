@@ -44,7 +44,7 @@ def record_gradients(
     """
     for rows in _batches(tokens.lengths, batch_tokens):
         part = tokens.take(rows)
-        with _adapter(model, at):
+        with under(model, at):
             found = _together(model, part)
             if found is None:
                 found = np.stack([_alone(model, part.take([row])) for row in range(len(part))])
@@ -64,7 +64,8 @@ def _batches(lengths: NDArray[np.integer], limit: int) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _adapter(model: LoraModel, values: Array | None) -> Iterator[None]:
+def under(model: LoraModel, values: Array | None) -> Iterator[None]:
+    """The model with another adapter (None: the base model), given back as it was."""
     kept = model.get_adapter()
     model.set_adapter(values)
     try:

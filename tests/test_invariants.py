@@ -9,16 +9,18 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import games, matrix
 from bench.committed import read_sheet
 from bench.errors import UsageError
-from bench.games.membership import MembershipSheet, paired
+from bench.games.membership import MembershipSheet, make_sheet, paired
 from bench.leaderboard import load
 from bench.result import Result
 from bench.store import Store
 from bench.tables import preset
+from tests.results_factory import result
 
 BOARDS = Path(__file__).resolve().parents[1] / "leaderboards"
 Read = Callable[[Result], str | None]
@@ -43,11 +45,11 @@ ON_UPLOADS = {"fedmia", "inversion"}
 
 
 def sheets(results: Iterable[Result], read: Read) -> Iterator[tuple[Result, MembershipSheet]]:
-    for result in results:
-        text = read(result) if result.scores_sha256 else None
+    for one in results:
+        text = read(one) if one.scores_sha256 else None
         sheet = games.load(text) if text else None
-        if isinstance(sheet, MembershipSheet) and result.status == "ok" and not result.active:
-            yield result, sheet
+        if isinstance(sheet, MembershipSheet) and one.status == "ok" and not one.active:
+            yield one, sheet
 
 
 def too_little(known: Sequence[tuple[Result, MembershipSheet]]) -> tuple[int, list[str]]:
@@ -131,10 +133,36 @@ def test_all_but_one_open_every_sum(cells: list[matrix.Entry]) -> None:
     assert statuses(cells, EXACT | ONE_KEY, "all-but-one") == {(defense, "ok") for defense in EXACT | ONE_KEY}
 
 
-def test_no_proven_epsilon_is_above_its_claim(cells: list[matrix.Entry]) -> None:
+def planted(adversary: str, leak: float, defense: str = "fedavg") -> tuple[Result, MembershipSheet]:
+    member = np.arange(160) % 2 == 0
+    scores = np.random.default_rng(len(adversary)).normal(leak * member, 1)
+    names = [f"r{k}" for k in range(160)]
+    sheet = make_sheet(names, ["silo-0"] * 160, list(range(160)), member, {"loss": scores})
+    found = result(adversary=adversary, defense=defense, spec={"attack": {"name": "mia"}, "run": {}})
+    return found, sheet
+
+
+def test_a_whole_that_leaks_less_than_its_part_would_be_found() -> None:
+    compared, wrong = too_little([planted("outsider", 4.0), planted("server", 0.0)])
+    assert compared == 1
+    assert len(wrong) == 1
+    assert "server is -" in wrong[0]
+    assert too_little([planted("outsider", 0.0), planted("server", 4.0)]) == (1, [])
+
+
+def test_a_defense_that_lowers_nothing_would_be_found() -> None:
+    ((_, difference, p),) = lowered([planted("server", 4.0), planted("server", 4.0, "dp-sgd")], "dp-sgd")
+    assert not (difference > 0 and p < MARGIN)
+    ((_, difference, p),) = lowered([planted("server", 4.0), planted("server", 0.0, "dp-sgd")], "dp-sgd")
+    assert difference > 0
+    assert p < MARGIN
+
+
+def test_no_proven_epsilon_is_above_its_claim() -> None:
     from bench.verify import exit_code, verify_leaderboards
 
     audits = [v for v in verify_leaderboards(BOARDS) if v.result.audit is not None]
+    assert len([v for v in audits if (v.result.audit or {}).get("compared")]) >= 6
     assert exit_code(audits) == 0
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from attacks.rowspace.order import Deeper, input_moments
 from attacks.rowspace.probe import Probe
 from bench.attack import Reconstruction, Target, Tools
 from bench.games.baselines import expected_distinct, inclusion, most_likely, typical
+from bench.gradients import under
 from bench.view import adapter_handle
 
 if TYPE_CHECKING:
@@ -40,12 +40,12 @@ class Session:
         self.model: LoraModel = tools.model
         self.probe = Probe(self.model)
         self.groups = min(groups, len(self.probe.groups))
-        with adapter(self.model, None):
+        with under(self.model, None):
             self.vocabulary = Vocabulary(self.probe)
 
     def solve(self, target: Target, seen: Observed, more: Sequence[Observed] = ()) -> Reconstruction:
         """One target's answer. ``more``: what was seen of the same records in other rounds."""
-        with adapter(self.model, seen.before):
+        with under(self.model, seen.before):
             tokens, deeper = self.identify(target, seen, more)
             self.found = tokens
             sequences = self._sequences(target, tokens, deeper, seen) if len(tokens.tokens) else ()
@@ -106,7 +106,7 @@ class Session:
         """One record's known tokens as the base model would put them; else the population's nearest records."""
         population = self.tools.population
         if len(tokens.tokens) and target.records == 1:
-            with adapter(self.model, None):
+            with under(self.model, None):
                 return (arrange(self.model, tokens.tokens, population, 2 * len(tokens.tokens)),)
         p = np.exp(-np.logaddexp(0, -scores)) if not len(tokens.tokens) else np.zeros(len(scores))
         p[tokens.tokens] = 1.0
@@ -116,14 +116,3 @@ class Session:
         """Positions at which records of this kind begin to carry loss, the most common first; a few at most."""
         starts = [int(row.argmax()) for row in self.tools.population.predicted if row.any()]
         return sorted(set(starts), key=lambda s: (-starts.count(s), s))[:4] or [1]
-
-
-@contextmanager
-def adapter(model: LoraModel, values: NDArray[np.float32] | None) -> Iterator[None]:
-    """The model with another adapter, given back as it was."""
-    kept = model.get_adapter()
-    model.set_adapter(values)
-    try:
-        yield
-    finally:
-        model.set_adapter(kept)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from bench.attack import Reconstruction, Target
 from bench.errors import SiloBenchError
 from bench.games.baselines import carriers, expected_distinct, inclusion, no_update
 from bench.model import LoraModel
-from bench.spec import LoraSpec, ModelSpec
 from bench.tokens import Tokens
 from tests.attacks.updates import Adapter, FakeTools, FakeView, Upload, attack, auc, tokens_of, train
 
@@ -40,22 +38,6 @@ SENTENCES = (
 )
 #: of a mean of AUCs over n independent groups of m tokens against many others: standard deviation sqrt(1 / (12 n m))
 SIGMAS = 4.9
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoraModel:
-    return LoraModel.load(TINY, ModelSpec(name="tiny"), LoraSpec(rank=RANK, alpha=16.0), device="cpu")
-
-
-@pytest.fixture
-def model(loaded: LoraModel) -> Iterator[LoraModel]:
-    yield loaded
-    loaded.set_adapter(None)
-
-
-@pytest.fixture(scope="module")
-def initial(loaded: LoraModel) -> Adapter:
-    return loaded.initial_adapter(np.random.default_rng(5))
 
 
 def records(model: LoraModel) -> list[list[int]]:

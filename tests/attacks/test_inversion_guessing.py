@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from attacks.rowspace.simulate import Matcher, Spent, log_records
 from bench.attack import Attack, Reconstruction, Target
 from bench.games.baselines import no_update
 from bench.model import LoraModel
-from bench.spec import LocalSpec, LoraSpec, ModelSpec
+from bench.spec import LocalSpec
 from bench.tokens import Tokens
 from tests.attacks.updates import Adapter, FakeTools, FakeView, Upload, auc, tokens_of, train
 
@@ -36,22 +35,6 @@ TEXT = (
     "He was well and was sent home.",
     "Breathing rate 21 a minute.",
 )
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoraModel:
-    return LoraModel.load(TINY, ModelSpec(name="tiny"), LoraSpec(rank=RANK, alpha=16.0), device="cpu")
-
-
-@pytest.fixture
-def model(loaded: LoraModel) -> Iterator[LoraModel]:
-    yield loaded
-    loaded.set_adapter(None)
-
-
-@pytest.fixture(scope="module")
-def initial(loaded: LoraModel) -> Adapter:
-    return loaded.initial_adapter(np.random.default_rng(5))
 
 
 def notes(model: LoraModel, length: int, texts: tuple[str, ...] = TEXT) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +17,6 @@ from attacks.rowspace.observe import observe, survivors, whole_silo
 from attacks.rowspace.pursuit import Projection, pursue
 from bench.attack import Reconstruction, Target
 from bench.model import LoraModel
-from bench.spec import LoraSpec, ModelSpec
 from bench.update import Layout
 from bench.view import Reading
 from tests.attacks.updates import Adapter, FakeTools, FakeView, Upload, tokens_of, train
@@ -146,22 +144,6 @@ def test_other_rounds_count_only_where_they_are_about_the_same_records() -> None
 
 
 # -- on a real model --------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def loaded() -> LoraModel:
-    return LoraModel.load(TINY, ModelSpec(name="tiny"), LoraSpec(rank=RANK, alpha=16.0), device="cpu")
-
-
-@pytest.fixture
-def model(loaded: LoraModel) -> Iterator[LoraModel]:
-    yield loaded
-    loaded.set_adapter(None)
-
-
-@pytest.fixture(scope="module")
-def initial(loaded: LoraModel) -> Adapter:
-    return loaded.initial_adapter(np.random.default_rng(5))
 
 
 def solve(
