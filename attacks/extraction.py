@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 api = 1
 
-#: choices of a blank (``bench.plays.extraction``)
-CHOICES = 16
-
 
 class Config(BaseConfig):
     """``calibrate``: choices are compared by their gain over the base model, else by their likelihood alone."""
@@ -47,10 +44,12 @@ class Extraction(Attack):
         return super().work(spec) * spec.pool.share * 2 * 3
 
     def budget(self, spec: RunSpec) -> str:
+        from bench.plays.extraction import CHOICES, ENDINGS
+
         members = round(super().work(spec) * spec.pool.share)
         return (
-            f"two forward passes of at most {CHOICES + 1} records for each secret of {members} members (of 3 where a "
-            "task marks none, and endings are asked for)"
+            f"two forward passes of at most {CHOICES + 1} records for each secret of {members} members (of "
+            f"{ENDINGS + 1} where a task marks none, and endings are asked for)"
         )
 
     def fill(self, view: View, blanks: Sequence[Blank], tools: Tools) -> Filled:
