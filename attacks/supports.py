@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -85,11 +86,23 @@ def largest(values: NDArray[np.floating], share: float, bounds: Sequence[int]) -
     return Support(there & told, told)
 
 
+def ascending(size: NDArray[np.floating]) -> NDArray[np.int64]:
+    """(n,) where the magnitudes (n,), none negative, lie in ascending order as float32; of equal ones the first first.
+
+    A float32 that is not negative sorts as its bits do. Bits and index make one integer, which sorts several times
+    faster than a stable sort of indices.
+    """
+    bits = np.ascontiguousarray(size, dtype=np.float32).view(np.uint32).astype(np.uint64)
+    keys = (bits << np.uint64(32)) | np.arange(len(bits), dtype=np.uint64)
+    keys.sort()
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
 def top(size: NDArray[np.floating], count: int) -> Mask:
     """Where the ``count`` largest are; of equal ones the last."""
     mask = np.zeros(len(size), dtype=np.bool_)
     if count > 0:
-        mask[np.argsort(size, kind="stable")[-count:]] = True
+        mask[ascending(size)[-count:]] = True
     return mask
 
 
@@ -99,7 +112,7 @@ def savage(size: NDArray[np.floating]) -> Floats:
     n = len(size)
     scores = np.ones(n)
     if n and size.min() < size.max():
-        scores[np.argsort(size, kind="stable")] = np.cumsum(1.0 / np.arange(n, 0, -1))
+        scores[ascending(size)] = np.cumsum(1.0 / np.arange(n, 0, -1))
     return scores
 
 
@@ -156,9 +169,18 @@ class Chance:
 
         ``gradient``: (told coordinates,). ``mean``: in place of the model's own, for a record that is part of it.
         """
-        mean = self.mean if mean is None else mean
+        if mean is None:
+            return self._total(self.centre + self.pull * (gradient - self.mean)) - self._without
         centre = self.centre + self.records * self.pull * (mean - self.mean)
-        return float((self._log(centre + self.pull * (gradient - mean)) - self._log(centre)).sum())
+        return self._total(centre + self.pull * (gradient - mean)) - self._total(centre)
+
+    @cached_property
+    def _without(self) -> float:
+        """The same for every record that the model was not made of."""
+        return self._total(self.centre)
+
+    def _total(self, centre: Floats) -> float:
+        return float(self._log(centre).sum())
 
     def _log(self, centre: Floats) -> Floats:
         p = _sent(centre, self.spread, self.cut)

@@ -228,9 +228,18 @@ class _Builder:
             verdict = self.truth.judge_adapter(round, after)
             if verdict.agrees:
                 self._memories[round] = memory
-                self._learn(round, after, "applied the sum it read", _EXACT, unchecked or verdict.unchecked)
+                held = self._held(round, after)
+                self._learn(round, held, "applied the sum it read", _EXACT, unchecked or verdict.unchecked)
                 return True
         return False
+
+    def _held(self, round: int, derived: Array) -> Array:
+        """What a silo of the coalition holds for the adapter that follows from a sum it reads: the one that it went on
+        training from. ``derived`` is put together of readings, each with a channel's noise of its own, and so would be
+        another adapter in the last bits for every coalition."""
+        own = self.seen.knowledge.parties - {SERVER}
+        held = self.truth.adapter(round) if own else None
+        return derived if held is None else held
 
     def _memory(self, round: int) -> State | None:
         """A copy of the aggregator's memory after ``round``, where every move before is known to the coalition."""

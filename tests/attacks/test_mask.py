@@ -54,6 +54,12 @@ def test_only_what_is_visible_counts() -> None:
     assert supports.sent(values, (0, 6), visible).empty
 
 
+@given(st.lists(st.floats(0, width=32) | st.sampled_from([0.0, 1.0, 2.0]), max_size=50))
+def test_magnitudes_are_put_in_ascending_order(values: list[float]) -> None:
+    found = supports.ascending(np.array(values))
+    assert found.tolist() == sorted(range(len(values)), key=lambda i: (values[i], i))
+
+
 def test_savage_scores_by_hand() -> None:
     assert supports.savage(np.array([5.0, 1.0, 3.0])) == pytest.approx([1 / 3 + 1 / 2 + 1, 1 / 3, 1 / 3 + 1 / 2])
     assert supports.savage(np.ones(4)).tolist() == [1, 1, 1, 1]
