@@ -49,6 +49,7 @@ class Combined(Attack):
 
     game = "membership"
     needs = frozenset({"query", "adapter", "upload"})
+    gradients = True
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -44,6 +44,7 @@ class FedMIA(Attack):
 
     game = "membership"
     needs = frozenset({"upload"})
+    gradients = True
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -47,6 +47,7 @@ class Gradient(Attack):
 
     game = "membership"
     needs = frozenset({"adapter", "upload"})
+    gradients = True
 
     def __init__(self, config: Config) -> None:
         self.config = config

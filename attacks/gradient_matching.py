@@ -6,7 +6,7 @@ update and the base model finds it natural; then tokens are swapped while that a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attacks.rowspace.uploads import OnUploads, Rounds
+from attacks.rowspace.uploads import OnUploads, Rounds, Solver
 from bench.attack import Attack, Reconstruction, Target
 from bench.config import Config as BaseConfig
 from bench.games.baselines import carriers, expected_distinct, most_likely
@@ -52,9 +52,7 @@ class Config(BaseConfig):
 class GradientMatching(OnUploads):
     """Guesses records whose simulated update is the observed one."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.rounds = config.rounds
+    config: Config
 
     def work(self, spec: RunSpec) -> float:
         """The whole budget of every target."""
@@ -67,8 +65,8 @@ class GradientMatching(OnUploads):
             "targets (gradient-matching.budget)"
         )
 
-    def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
-        def solve(target: Target, seen: Observed) -> Reconstruction:
+    def solver(self, session: Session, view: View) -> Solver:
+        def solve(target: Target, seen: Observed, beside: Sequence[Observed]) -> Reconstruction:
             rng = np.random.default_rng([target.round, *target.silo.encode()])
             return _Solver(self.config, session, target, seen, rng).solve()
 

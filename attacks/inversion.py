@@ -7,13 +7,13 @@ ranked. It adapts to what the view shows was done to the update: entries that we
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from attacks.rowspace.uploads import OnUploads, Rounds
-from bench.attack import Attack, Reconstruction, Target
+from attacks.rowspace.uploads import OnUploads, Rounds, Solver
+from bench.attack import Attack, Target
 from bench.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -37,13 +37,19 @@ class Config(BaseConfig):
 class RowSpace(OnUploads):
     """Reads tokens off the span of an update's rows."""
 
-    def __init__(self, config: Config) -> None:
-        self.pool, self.groups, self.rounds = config.pool, config.groups, config.rounds
+    config: Config
 
-    def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.groups = config.groups
+
+    def solver(self, session: Session, view: View) -> Solver:
+        return session.solve
+
+    def beside(self, view: View, target: Target) -> Sequence[Observed]:
         from attacks.rowspace.observe import others
 
-        return lambda target, seen: session.solve(target, seen, others(view, target) if self.pool else ())
+        return others(view, target) if self.config.pool else ()
 
 
 def build(config: Config) -> Attack:

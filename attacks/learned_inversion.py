@@ -7,17 +7,18 @@ public settings, learns how a token that was there shows in the update, and appl
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import Field
 
-from attacks.rowspace.uploads import OnUploads, Rounds
+from attacks.rowspace.uploads import OnUploads, Rounds, Solver
 from bench.attack import Attack, Reconstruction, Target
 from bench.config import Config as BaseConfig
 from bench.games.baselines import carriers, expected_distinct, inclusion, most_likely, typical
 from bench.spec import LocalSpec, RunSpec
+from bench.view import adapter_handle
 
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
@@ -31,7 +32,7 @@ class Config(BaseConfig):
     """``simulations``: local trainings per target (shared by targets that start from the same adapter with as many
     records and steps). ``steps``: no more local steps are simulated than these. ``rounds``: those that are attacked."""
 
-    simulations: int = Field(12, ge=2, le=10_000)
+    simulations: int = Field(4, ge=2, le=10_000)
     steps: int = Field(16, ge=1, le=100_000)
     rounds: Rounds = (0,)
 
@@ -39,9 +40,7 @@ class Config(BaseConfig):
 class LearnedInversion(OnUploads):
     """Learns on records of the population how a token shows in an update; it wants more of them than a target has."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
-        self.rounds = config.rounds
+    config: Config
 
     def work(self, spec: RunSpec) -> float:
         """Simulations of one round's targets, which share them."""
@@ -55,16 +54,15 @@ class LearnedInversion(OnUploads):
             "every kind of target (learned-inversion.simulations, .steps)"
         )
 
-    def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
+    def solver(self, session: Session, view: View) -> Solver:
         layout = session.model.layout
-        models: dict[Any, Any] = {}
 
-        def solve(target: Target, seen: Observed) -> Reconstruction:
-            shares = tuple(np.round([k.mean() for _, k in layout.tensors(seen.known.astype(np.float32))], 2))
-            key = (target.round, target.records, target.steps, shares, float(f"{seen.deviation:.2g}"))
-            if key not in models:
-                models[key] = self._learn(session, target, seen, view.spec)
-            return self._answer(session, target, seen, models[key])
+        def solve(target: Target, seen: Observed, beside: Sequence[Observed]) -> Reconstruction:
+            shares = tuple(np.round([k.mean() for _, k in layout.tensors(seen.known.astype(np.float32))], 2).tolist())
+            kind = (target.round, target.records, target.steps, shares, float(f"{seen.deviation:.2g}"))
+            key = (__name__, self.config.model_dump_json(), kind, adapter_handle(seen.before))
+            learned = session.tools.once(key, lambda: self._learn(session, target, seen, view.spec))
+            return self._answer(session, target, seen, learned)
 
         return solve
 

@@ -8,9 +8,9 @@ plaintext, because nothing that it is handed holds them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.update import Array
     from bench.view import Reading, View
 
+T = TypeVar("T")
 #: a game's name, as in ``bench.games.catalog``
 GameName = str
 
@@ -196,6 +197,11 @@ class Tools(ABC):
 
         return record_gradients(self.model, at, tokens)
 
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What ``make`` gives; among all adversaries and attacks of a run that give the same ``key``, the first one's.
+        The key names everything that the answer follows from, values by their digest."""
+        return make()
+
 
 class Attack(ABC):
     """``game`` names the game whose guesses this attack returns."""
@@ -216,6 +222,8 @@ class Attack(ABC):
     only: frozenset[str] | None = None
     #: how its coalition deviates, in a run of its own (``variant`` names it); None: it only looks
     behaviour: Behaviour | None = None
+    #: True where it takes gradients of the candidates: such attacks go first, since token statistics come with them
+    gradients: bool = False
     #: (reconstruction) the rounds whose records it is asked for
     rounds: tuple[int, ...] = (0,)
 

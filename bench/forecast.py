@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.config import canonical_json
 from bench.estimate import attack_seconds, training_bytes, training_seconds
 from bench.plugins import Plugins
 from bench.progress import Progress
@@ -30,7 +31,8 @@ class Estimate:
 
 
 def estimate(cells: Sequence[Cell], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
-    """Per cell: whether it is stored, and a rough time and size; a training's is put on its first missing cell.
+    """Per cell: whether it is stored, and a rough time and size; a training's is put on its first missing cell, and
+    an attack's work on its first adversary's, whose passes the others share.
 
     Builds every defense, so that parts that don't combine are found. Raises UsageError.
     """
@@ -51,8 +53,9 @@ def _estimates(runner: Runner, job: Job) -> list[Estimate]:
         missing = [s for s in (job.spec, *shadows) if s.run_id(job.seed) not in charged]
         missing = [s for s in missing if not trained(runner.store, s, job.seed)]
         charged |= {s.run_id(job.seed) for s in missing}
-        passes = 1 + len(shadows)
-        work = attack.work(job.spec) * passes
+        shared = f"attack {canonical_json(cell.attack)}"
+        work = 0.0 if shared in charged else attack.work(job.spec) * (1 + len(shadows))
+        charged.add(shared)
         seconds = attack_seconds(job.spec, work) + sum(training_seconds(s) for s in missing)
         size = len(missing) * training_bytes(job.spec, parts)
         found.append(Estimate(cell.cell_id, job.seed, False, seconds, size, len(missing), attack.budget(job.spec)))

@@ -8,7 +8,7 @@ asked for the dy of all maps, never for a gradient of a parameter, and no batch 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.tokens import Tokens
+from bench.tokens import Tokens, TokenStats
 from bench.update import Array, Layout
 
 if TYPE_CHECKING:
@@ -26,13 +26,14 @@ if TYPE_CHECKING:
     from bench.model import LoraModel
 
 Floats = NDArray[np.float64]
+Told = Callable[[Tokens, TokenStats], None]
 
 #: padded tokens of one backward pass: their logits are what takes memory (4 vocabularies of float32 each)
 BATCH_TOKENS = 512
 
 
 def record_gradients(
-    model: LoraModel, at: Array | None, tokens: Tokens, batch_tokens: int = BATCH_TOKENS
+    model: LoraModel, at: Array | None, tokens: Tokens, batch_tokens: int = BATCH_TOKENS, told: Told | None = None
 ) -> Iterator[Array]:
     """Yields for each record, in order, the gradient of its own mean negative log-likelihood (nats per predicted token)
     with respect to the adapter: (layout.size,) float32, in canonical order.
@@ -40,12 +41,13 @@ def record_gradients(
     at: the flat adapter at which it is taken; None: zeros, where with B = 0 every gradient is zero (take the initial
     adapter, which has an A, for the base model's own). A record without a predicted token has a gradient of zeros. At
     every yield the model has the adapter that it had before. ``batch_tokens``: how many tokens, padding included, go
-    through the model at once; at least one record does. Raises SiloBenchError where ``at`` is misshapen or not finite.
+    through the model at once; at least one record does. ``told`` is handed the token statistics that the forward passes
+    give besides, with their records. Raises SiloBenchError where ``at`` is misshapen or not finite.
     """
     for rows in _batches(tokens.lengths, batch_tokens):
         part = tokens.take(rows)
         with under(model, at):
-            found = _together(model, part)
+            found = _together(model, part, told)
             if found is None:
                 found = np.stack([_alone(model, part.take([row])) for row in range(len(part))])
         yield from found
@@ -74,7 +76,7 @@ def under(model: LoraModel, values: Array | None) -> Iterator[None]:
         model.set_adapter(kept)
 
 
-def _together(model: LoraModel, tokens: Tokens) -> NDArray[np.float32] | None:
+def _together(model: LoraModel, tokens: Tokens, told: Told | None) -> NDArray[np.float32] | None:
     """(n, layout.size), or None where the maps don't see one record per row (experts that tokens are sent to) or a
     parameter is no weight of a linear map."""
     import torch
@@ -85,7 +87,12 @@ def _together(model: LoraModel, tokens: Tokens) -> NDArray[np.float32] | None:
         return None
     used: list[tuple[int, torch.Tensor, torch.Tensor]] = []
     with torch.enable_grad(), _watched(maps, used):
-        total = model.losses(tokens).sum()
+        if told is None:
+            losses = model.losses(tokens)
+        else:
+            losses, stats = model.losses_and_stats(tokens)
+            told(tokens, stats)
+        total = losses.sum()
     shape = torch.Size(tokens.ids.shape)
     if any(x.shape[:-1] != shape or y.shape[:-1] != shape for _, x, y in used):
         return None
@@ -257,7 +264,9 @@ class GradientMemo:
         self._slots: OrderedDict[tuple[str, bytes], int] = OrderedDict()
         self._size = 0
 
-    def gradients(self, model: LoraModel, at: Array | None, tokens: Tokens) -> Iterator[Array]:
+    def gradients(
+        self, model: LoraModel, at: Array | None, tokens: Tokens, told: Told | None = None
+    ) -> Iterator[Array]:
         """As ``record_gradients``; each record that is not known yet is computed once."""
         from bench.lender import record_digests
         from bench.view import adapter_handle
@@ -267,7 +276,7 @@ class GradientMemo:
         keys = [(name, digest) for digest in record_digests(tokens)]
         if len(set(keys)) > self.budget // (4 * self._size):
             self.computed += len(keys)
-            yield from record_gradients(model, at, tokens)
+            yield from record_gradients(model, at, tokens, told=told)
             return
         for key in keys:
             if key in self._slots:
@@ -275,7 +284,7 @@ class GradientMemo:
         fresh = {key: row for row, key in enumerate(keys) if key not in self._slots}
         # those of like length together: less padding
         rows = sorted(fresh.values(), key=lambda row: int(tokens.lengths[row]))
-        made = record_gradients(model, at, tokens.take(rows))
+        made = record_gradients(model, at, tokens.take(rows), told=told)
         for row, values in zip(rows, made, strict=True):
             self._keep(keys[row], values)
         self.computed += len(rows)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +15,13 @@ from bench.errors import SiloBenchError
 from bench.gradients import GradientMemo
 from bench.materials import Materials
 from bench.tokens import Tokens, TokenStats
+from bench.update import Layout
 from bench.view import Reading, adapter_handle
 
 Adapter = NDArray[np.float32]
 
 
+T = TypeVar("T")
 Row = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
 
 
@@ -33,11 +36,13 @@ def record_digests(tokens: Tokens) -> list[bytes]:
 
 
 class Memo:
-    """Token statistics by adapter and record, so that all adversaries and attacks of a run share every forward pass,
-    however their questions are grouped and ordered. ``forwarded``: records that went through the model."""
+    """What all adversaries and attacks of a run share: gradients, what ``Tools.once`` computed, and token statistics by
+    adapter and record, however questions are grouped and ordered. ``forwarded``: records that went through the model
+    for their statistics."""
 
     def __init__(self) -> None:
         self.gradients = GradientMemo()
+        self.made: dict[Hashable, Any] = {}
         self._known: dict[tuple[str, bytes], Row] = {}
         self.forwarded = 0
 
@@ -47,22 +52,23 @@ class Memo:
         fresh = {d: row for row, d in enumerate(digests) if (adapter, d) not in self._known}
         if fresh:
             part = tokens.take(list(fresh.values()))
-            made = forward(part)
-            if made.mean is None or made.sd is None or made.first is None:
-                raise SiloBenchError("a forward pass gave no moments or first choices")
-            for row, (d, n) in enumerate(zip(fresh, part.lengths, strict=True)):
-                self._known[adapter, d] = (
-                    made.logp[row, :n],
-                    made.mean[row, :n],
-                    made.sd[row, :n],
-                    made.first[row, :n],
-                )
+            self.note(adapter, part, forward(part))
             self.forwarded += len(fresh)
         logp, mean, sd = (np.zeros(tokens.ids.shape, dtype=np.float32) for _ in range(3))
         first = np.zeros(tokens.ids.shape, dtype=bool)
         for row, (d, n) in enumerate(zip(digests, tokens.lengths, strict=True)):
             logp[row, :n], mean[row, :n], sd[row, :n], first[row, :n] = self._known[adapter, d]
         return TokenStats(logp, tokens.predicted, mean, sd, first=first)
+
+    def note(self, adapter: str, tokens: Tokens, made: TokenStats) -> None:
+        """Keep the statistics ``made`` of ``tokens``, where none are known yet. Raises SiloBenchError unless they hold
+        moments and first choices."""
+        if made.mean is None or made.sd is None or made.first is None:
+            raise SiloBenchError("a forward pass gave no moments or first choices")
+        for row, (digest, n) in enumerate(zip(record_digests(tokens), tokens.lengths, strict=True)):
+            if (adapter, digest) not in self._known:
+                logp, mean, sd = (part[row, :n].copy() for part in (made.logp, made.mean, made.sd))
+                self._known[adapter, digest] = (logp, mean, sd, made.first[row, :n].copy())
 
 
 class LentTools(Tools):
@@ -86,7 +92,16 @@ class LentTools(Tools):
         return self._stats(None if source is None else source.adapter, tokens)
 
     def record_gradients(self, at: Adapter | None, tokens: Tokens) -> Iterator[Adapter]:
-        return self._memo.gradients.gradients(self.model, at, tokens)
+        name = self._name(at)
+        return self._memo.gradients.gradients(
+            self.model, at, tokens, lambda part, stats: self._memo.note(name, part, stats)
+        )
+
+    def once(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._memo.made:
+            self._memo.made[key] = make()
+        found: T = self._memo.made[key]
+        return found
 
     def stats_under(self, adapter: Adapter, tokens: Tokens) -> TokenStats:
         return self._stats(np.asarray(adapter, dtype=np.float32), tokens)
@@ -97,10 +112,23 @@ class LentTools(Tools):
         return self._released[handle]
 
     def _stats(self, adapter: Adapter | None, tokens: Tokens) -> TokenStats:
-        name = "base" if adapter is None else adapter_handle(adapter)
+        name = self._name(adapter)
 
         def forward(part: Tokens) -> TokenStats:
             self.model.set_adapter(adapter)
             return self.model.stats(part)
 
         return self._memo.stats(name, tokens, forward)
+
+    def _name(self, adapter: Adapter | None) -> str:
+        """What the memo calls the model under ``adapter``: with every lora_B zero, and nothing on the frozen weights,
+        it is the base model."""
+        return "base" if adapter is None or not _adds(adapter, self.model.layout) else adapter_handle(adapter)
+
+
+def _adds(adapter: Adapter, layout: Layout) -> bool:
+    """Whether anything comes of an adapter."""
+    trained = adapter[: layout.size]
+    return bool(adapter[layout.size :].any()) or any(
+        tensor.any() for name, tensor in layout.tensors(trained) if "lora_A" not in name
+    )

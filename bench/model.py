@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -130,14 +131,32 @@ class LoraModel:
 
         Every record stands alone: no other record's length or presence changes its value.
         """
+        return self._losses(tokens)[0]
+
+    def losses_and_stats(self, tokens: Tokens) -> tuple[torch.Tensor, TokenStats]:
+        """``losses``, and the ``stats`` (without choices) that the same forward pass gives."""
+        losses, logits, targets = self._losses(tokens)
+        none = torch.zeros(0, dtype=torch.long, device=self.device)
+        size = max(1, _CACHED // self.vocab_size)
+        with torch.no_grad():
+            parts = zip(torch.split(logits.detach(), size), torch.split(targets, size), strict=True)
+            found = [_moments(some.clone(), wanted, none) for some, wanted in parts]
+        stats = _blank(tokens)
+        _fill(stats, np.arange(len(tokens)), tokens, torch.cat(found).cpu().numpy() if found else np.zeros((0, 4)))
+        return losses, stats
+
+    def _losses(self, tokens: Tokens) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """(losses, logits of all predicted positions as float32, which tokens stand there)."""
         if len(tokens) == 0:
-            return torch.zeros(0, device=self.device, requires_grad=True)
+            empty = torch.zeros(0, device=self.device, requires_grad=True)
+            return empty, empty.reshape(0, self.vocab_size), torch.zeros(0, dtype=torch.long, device=self.device)
         rows, columns = _positions(tokens, self.device)
         features = self._features(tokens)[rows, columns - 1]
         targets = torch.from_numpy(tokens.ids).to(self.device, torch.long)[rows, columns]
-        nll = torch.nn.functional.cross_entropy(self._head(features).float(), targets, reduction="none")
+        logits = self._head(features).float()
+        nll = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         counts = torch.from_numpy(tokens.predicted.sum(1)).to(self.device).clamp(min=1)
-        return torch.zeros(len(tokens), device=self.device).index_add(0, rows, nll) / counts
+        return torch.zeros(len(tokens), device=self.device).index_add(0, rows, nll) / counts, logits, targets
 
     @torch.no_grad()
     def stats(self, tokens: Tokens, label_ids: Sequence[int] = (), batch: int = 16) -> TokenStats:
@@ -147,21 +166,18 @@ class LoraModel:
         without an answer, and None where no ``label_ids`` are given.
         """
         n = len(tokens)
-        logp, mean, sd = (np.zeros(tokens.ids.shape, dtype=np.float32) for _ in range(3))
-        first = np.zeros(tokens.ids.shape, dtype=bool)
+        found = _blank(tokens)
         choices = np.full((n, len(label_ids)), np.nan, dtype=np.float32)
         labels = torch.tensor(list(label_ids), dtype=torch.long, device=self.device)
         order = np.argsort(-tokens.lengths, kind="stable")
         for start in range(0, n, batch):
             index = order[start : start + batch]
             part = tokens.take(index)
-            rows, columns = np.nonzero(part.predicted)
             values = self._describe(part, labels)
-            logp[index[rows], columns], mean[index[rows], columns], sd[index[rows], columns] = values[:, :3].T
-            first[index[rows], columns] = values[:, 3] > 0
+            rows, columns = _fill(found, index, part, values)
             answers = columns == part.answer[rows]
             choices[index[rows[answers]]] = values[answers, 4:]
-        return TokenStats(logp, tokens.predicted, mean, sd, choices if len(label_ids) else None, first)
+        return replace(found, choices=choices) if len(label_ids) else found
 
     def _describe(self, tokens: Tokens, labels: torch.Tensor) -> NDArray[np.float32]:
         """(predicted positions, 4 + labels): log p(token), mean and sd of log p under p, 1 where no token is likelier,
@@ -181,6 +197,27 @@ class LoraModel:
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
         return [list(ids) for ids in encoded["input_ids"]]
+
+
+def _blank(tokens: Tokens) -> TokenStats:
+    """Statistics to be filled in, zeros so far."""
+    logp, mean, sd = (np.zeros(tokens.ids.shape, dtype=np.float32) for _ in range(3))
+    return TokenStats(logp, tokens.predicted, mean, sd, None, np.zeros(tokens.ids.shape, dtype=bool))
+
+
+def _fill(
+    stats: TokenStats, index: NDArray[np.integer], part: Tokens, values: NDArray[np.floating]
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Put ``values`` (predicted positions, 4 or more) of ``part``, whose records are rows ``index`` of ``stats``, where
+    they belong. Returns rows and columns of the positions within ``part``."""
+    rows, columns = np.nonzero(part.predicted)
+    at = index[rows], columns
+    assert stats.mean is not None
+    assert stats.sd is not None
+    assert stats.first is not None
+    stats.logp[at], stats.mean[at], stats.sd[at] = values[:, :3].T
+    stats.first[at] = values[:, 3] > 0
+    return rows, columns
 
 
 def _positions(tokens: Tokens, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,7 +9,7 @@ This is the file to read first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +112,13 @@ def attack_transcript(
         return list(runner.attack(trained, materials, cells))
 
 
+def _order(cells: Sequence[Cell], built: Mapping[str, Attack]) -> list[Cell]:
+    """By adversary, so that its views are built once for all attacks. The adversaries that are named last and see most
+    go first, and with each the attacks that take gradients: their passes give the losses that the others ask for."""
+    names = [cell.adversary for cell in cells]
+    return sorted(cells, key=lambda c: (-names.index(c.adversary), not built[canonical_json(c.attack)].gradients))
+
+
 class Runner:
     """Runs jobs one after the other; model and corpus are shared by those that agree on them."""
 
@@ -191,8 +198,7 @@ class Runner:
         for spec in {canonical_json(c.attack): c.attack for c in cells}.values():
             if budget := built[canonical_json(spec)].budget(run.spec):
                 self.progress.note(f"budget of {spec.name}: {budget}")
-        # by adversary, so that its views are built once for all attacks
-        order = sorted(cells, key=lambda c: [x.adversary for x in cells].index(c.adversary))
+        order = _order(cells, built)
         try:
             with self.progress.task("attacking", len(order)) as step:
                 for cell in order:

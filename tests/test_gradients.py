@@ -196,7 +196,7 @@ class Counting:
     def __init__(self) -> None:
         self.rows = 0
 
-    def __call__(self, model: Any, at: np.ndarray | None, tokens: Tokens) -> Any:
+    def __call__(self, model: Any, at: np.ndarray | None, tokens: Tokens, told: Any = None) -> Any:
         for ids in tokens.ids:
             self.rows += 1
             yield np.full(model.layout.size, ids[0] + (0 if at is None else at[0]), np.float32)

@@ -83,3 +83,46 @@ def test_gradients_are_taken_at_the_adapter_that_is_asked_about() -> None:
     np.testing.assert_allclose(found, np.stack(list(record_gradients(ground.materials.model, at, tokens))), atol=1e-6)
     base = np.stack(list(ground.tools().record_gradients(None, tokens)))
     assert np.abs(found - base).max() > 1e-3
+
+
+def test_a_gradient_pass_leaves_the_statistics_that_a_forward_pass_would_give() -> None:
+    from bench.conformance.playground import playground
+
+    ground = playground("membership")
+    tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:6])
+    reading = ground.view.last_adapter(ground.view.victims[0])
+    assert reading is not None
+    apart, shared = replace(ground, memo=Memo()), replace(ground, memo=Memo())
+    expected = apart.tools().token_stats(reading, tokens)
+    list(shared.tools().record_gradients(reading.adapter, tokens))
+    found = shared.tools().token_stats(reading, tokens)
+    assert (apart.memo.forwarded, shared.memo.forwarded) == (6, 0)
+    assert expected.mean is not None
+    assert found.mean is not None
+    np.testing.assert_allclose(found.logp, expected.logp, atol=1e-5)
+    np.testing.assert_allclose(found.mean, expected.mean, atol=1e-5)
+
+
+def test_an_adapter_whose_b_is_zero_is_the_base_model_to_the_memo() -> None:
+    from bench.conformance.playground import playground
+
+    ground = replace(playground("membership"), memo=Memo())
+    tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:3])
+    start = ground.materials.model.initial_adapter(np.random.default_rng(0))
+    base = ground.tools().token_stats(None, tokens)
+    np.testing.assert_array_equal(ground.tools().stats_under(start, tokens).logp, base.logp)
+    assert ground.memo.forwarded == 3
+    moved = start.copy()
+    moved[-1] = 1.0  # of a lora_B
+    assert not np.array_equal(ground.tools().stats_under(moved, tokens).logp, base.logp)
+    assert ground.memo.forwarded == 6
+
+
+def test_what_is_computed_once_is_computed_once_for_each_key() -> None:
+    from bench.conformance.playground import playground
+
+    ground = replace(playground("membership"), memo=Memo())
+    made = []
+    for key in ("a", "b", "a"):
+        made.append(ground.tools().once(key, lambda key=key: made.append(key) or key))  # type: ignore[misc]
+    assert made == ["a", "a", "b", "b", "a"]

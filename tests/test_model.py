@@ -202,3 +202,18 @@ def test_a_prediction_at_position_0_is_refused(model: LoraModel) -> None:
     wrong = Tokens(tokens.ids, tokens.lengths, np.ones_like(tokens.predicted), tokens.answer)
     with pytest.raises(ValueError, match="position 0"):
         model.losses(wrong)
+
+
+def test_one_pass_gives_losses_and_the_statistics(model: LoraModel) -> None:
+    tokens = model.encode(RECORDS, 40, PREFIX)
+    model.set_adapter(adapter(model))
+    expected, losses = model.stats(tokens), model.losses(tokens)
+    both, found = model.losses_and_stats(tokens)
+    assert torch.equal(both, losses)
+    assert both.requires_grad
+    assert found.choices is None
+    np.testing.assert_array_equal(found.first, expected.first)
+    for name in ("logp", "mean", "sd"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=2e-5)
+    nothing, none = model.losses_and_stats(tokens.take([]))
+    assert len(nothing) == len(none.logp) == 0

@@ -86,6 +86,12 @@ def small(found: Measured) -> Floats:
     return values
 
 
+def _reached(tools: Tools, step: Step, parts: Sequence[Tokens]) -> list[Measured]:
+    """The gradients of each part where the step led."""
+    at, layout = step.reached(), tools.model.layout
+    return [measure(tools.record_gradients(at, part), layout, []) for part in parts]
+
+
 def tell(
     tools: Tools, steps: Sequence[Step], tokens: Tokens, population: Tokens, after: bool = True
 ) -> Mapping[str, Floats]:
@@ -93,27 +99,26 @@ def tell(
     the last one led. z-scores are against the population's same figure.
 
     A gradient pass over ``tokens`` and ``population`` for each step's start, and ``after`` one more; without it there
-    is no ``shrink``, and ``small`` is of the last step's start. All who ask at the same adapter share a pass.
+    is no ``shrink``, and ``small`` is of the last step's start. All who ask at the same adapter share a pass. Gradients
+    come before losses, which their passes give.
     """
-    hard, other_hard = (tools.token_stats(None, part).losses() for part in (tokens, population))
+    parts = (tokens, population)
+    ends = _reached(tools, steps[-1], parts) if after else []
+    starts = [[measured(tools, [step], part) for part in parts] for step in steps]
+    hard, other_hard = (tools.token_stats(None, part).losses() for part in parts)
     raws: list[Mapping[str, Floats]] = []
     zs: list[Mapping[str, Floats]] = []
-    sizes: list[tuple[Floats, Floats]] = []
-    for step in steps:
-        mine, theirs = (measured(tools, [step], part) for part in (tokens, population))
+    for step, (mine, theirs) in zip(steps, starts, strict=True):
         norms = theirs.norms if len(population) else mine.norms
         scale = float(np.median(norms)) if len(norms) else 0.0
-        falls = (fall(tools, step, part) for part in (tokens, population))
+        falls = (fall(tools, step, part) for part in parts)
         raw, other = (figures(part, 0, scale, down) for part, down in zip((mine, theirs), falls, strict=True))
         raws.append(raw)
         zs.append({name: z_scores(raw[name], other[name], hard, other_hard) for name in ALONG})
-        sizes.append((small(mine), small(theirs)))
+    sizes = [[small(part) for part in pair] for pair in (*starts, *([ends] if after else []))]
     found = {name: np.mean([raw[name] for raw in raws], axis=0) for name in ALONG}
     found |= {f"{name}-z": np.mean([z[name] for z in zs], axis=0) for name in ALONG}
     if after:
-        at, layout = steps[-1].reached(), tools.model.layout
-        mine, theirs = (measure(tools.record_gradients(at, part), layout, []) for part in (tokens, population))
-        sizes.append((small(mine), small(theirs)))
         lost, other_lost = (end - start for start, end in zip(sizes[0], sizes[-1], strict=True))
         found |= {"shrink": lost, "shrink-z": z_scores(lost, other_lost, hard, other_hard)}
     last, reference = sizes[-1]

@@ -7,6 +7,7 @@ multiples of one step. What is missing is unknown, not zero.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,13 @@ class Observed:
     deviation: float
     reads: str
     signs: bool = False
+
+    def digest(self) -> str:
+        """SHA-256 (hexadecimal) of all that is observed."""
+        state = hashlib.sha256(repr((self.deviation, self.reads, self.signs)).encode())
+        for values in (self.before, self.change, self.known):
+            state.update(np.ascontiguousarray(values).tobytes())
+        return state.hexdigest()
 
     @property
     def whole(self) -> bool:

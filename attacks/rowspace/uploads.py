@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bench.spec import RunSpec
     from bench.view import View
 
+Solver = Callable[["Target", "Observed", "Sequence[Observed]"], Reconstruction]
 Rounds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
@@ -28,12 +30,21 @@ class OnUploads(Attack):
     #: groups of LoRA projections that are read
     groups = 2
 
+    def __init__(self, config: Any) -> None:
+        self.config = config
+        self.rounds = config.rounds
+
     def work(self, spec: RunSpec) -> float:
         return 0.0
 
     @abstractmethod
-    def solver(self, session: Session, view: View) -> Callable[[Target, Observed], Reconstruction]:
-        """What answers the targets of ``view``, one after the other."""
+    def solver(self, session: Session, view: View) -> Solver:
+        """What answers the targets of ``view``, one after the other, from what is observed of each, other rounds'
+        uploads (``beside``), and what is public. It is asked once for all adversaries that observe the same."""
+
+    def beside(self, view: View, target: Target) -> Sequence[Observed]:
+        """What is read for a target besides its own round's upload."""
+        return ()
 
     def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
         """Raises SiloBenchError for a model whose first LoRA projection reads more than the token."""
@@ -44,5 +55,11 @@ class OnUploads(Attack):
         read = [(target, one) for target, one in seen if one is not None]
         if not read:
             return []
-        solve = self.solver(Session(tools, self.groups), view)
-        return [solve(target, one) for target, one in read]
+        solver = cache(lambda: self.solver(Session(tools, self.groups), view))
+        return [self._once(solver, tools, target, [one, *self.beside(view, target)]) for target, one in read]
+
+    def _once(
+        self, solver: Callable[[], Solver], tools: Tools, target: Target, seen: Sequence[Observed]
+    ) -> Reconstruction:
+        key = (type(self).__module__, self.config.model_dump_json(), target, *(one.digest() for one in seen))
+        return tools.once(key, lambda: solver()(target, seen[0], seen[1:]))

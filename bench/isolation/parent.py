@@ -50,7 +50,18 @@ def isolated(attack: Attack, origin: Origin) -> Attack:
         confined: str = ""
 
         def __init__(self) -> None:
-            for name in ("game", "needs", "knows", "adaptive", "shadows", "openers", "rounds", "only", "behaviour"):
+            for name in (
+                "game",
+                "needs",
+                "knows",
+                "adaptive",
+                "shadows",
+                "openers",
+                "rounds",
+                "only",
+                "behaviour",
+                "gradients",
+            ):
                 setattr(self, name, getattr(attack, name))
 
         def variant(self, adversary: str) -> PluginSpec | None:
