@@ -49,7 +49,7 @@ class Combined(Attack):
 
     game = "membership"
     needs = frozenset({"query", "adapter", "upload"})
-    gradients = True
+    turn = 1
 
     def __init__(self, config: Config) -> None:
         self.config = config

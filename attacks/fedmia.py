@@ -44,7 +44,7 @@ class FedMIA(Attack):
 
     game = "membership"
     needs = frozenset({"upload"})
-    gradients = True
+    turn = 1
 
     def __init__(self, config: Config) -> None:
         self.config = config

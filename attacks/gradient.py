@@ -47,7 +47,7 @@ class Gradient(Attack):
 
     game = "membership"
     needs = frozenset({"adapter", "upload"})
-    gradients = True
+    turn = 0
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -69,9 +69,11 @@ class Gradient(Attack):
             reads += [step.reads for step in known] or [f"no step of {silo}"]
             if known:
                 tokens = candidates.tokens.take(rows)
-                told = dict(slopes.tell(tools, known, tokens, population, self.config.after))
+                made = slopes.passes(tools, known, tokens, population, self.config.after)
+                of_all = slopes.passes(tools, whole, tokens, population, after=False)
+                told = dict(slopes.tell(tools, known, tokens, population, made))
                 if whole:
-                    all_of_it = slopes.tell(tools, whole, tokens, population, after=False)
+                    all_of_it = slopes.tell(tools, whole, tokens, population, of_all)
                     told |= {f"{WHOLE}{name}": all_of_it[name] for name in _both(slopes.ALONG)}
                 for name, values in told.items():
                     found[name][rows] = values

@@ -36,10 +36,11 @@ class LabelDistribution(Attack):
     game = "property"
     needs = frozenset({"adapter", "upload", "query"})
     knows = "population"
+    turn = 0
 
     def work(self, spec: RunSpec) -> float:
-        """The population for each label under every silo's upload; two labels, say."""
-        return 2 * spec.federation.silos * spec.pool.population
+        """The population under every silo's upload and the global adapter."""
+        return (spec.federation.silos + 1) * spec.pool.population
 
     def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
         """None for a victim of which nothing opened."""
@@ -73,21 +74,12 @@ def expected(tools: Tools, reading: Reading, words: NDArray[np.integer]) -> NDAr
     asked = tools.population.take(np.flatnonzero(tools.population.answer >= 0))
     if not len(asked) or not len(known):
         return np.full(len(words), 1 / len(words))
-    logp = np.stack([_answered(tools, reading, asked, int(words[label])) for label in known], axis=1)
+    logp = tools.word_logp(reading, asked, asked.answer, words[known].tolist())
     chance = np.exp(logp - logp.max(axis=1, keepdims=True))
     shares = np.zeros(len(words))
     shares[known] = (chance / chance.sum(axis=1, keepdims=True)).mean(axis=0)
     total: float = float(shares.sum())
     return np.asarray(shares / total, dtype=np.float64)
-
-
-def _answered(tools: Tools, reading: Reading, asked: Tokens, word: int) -> NDArray[np.float64]:
-    """(n,) log-probability of ``word`` at the place of each record's answer; nothing behind it is read."""
-    rows, at = np.arange(len(asked)), asked.answer
-    ids, predicted = asked.ids.copy(), np.zeros_like(asked.predicted)
-    ids[rows, at], predicted[rows, at] = word, True
-    cut = Tokens(ids, (at + 1).astype(np.int32), predicted, at).take(rows)
-    return tools.token_stats(reading, cut).logp[rows, at].astype(np.float64)
 
 
 def build(config: Config) -> Attack:

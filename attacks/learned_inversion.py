@@ -29,10 +29,12 @@ api = 1
 
 
 class Config(BaseConfig):
-    """``simulations``: local trainings per target (shared by targets that start from the same adapter with as many
-    records and steps). ``steps``: no more local steps are simulated than these. ``rounds``: those that are attacked."""
+    """``simulations``: the most local trainings per kind of target, which targets share that start from the same
+    adapter with as many records and steps; fewer, but two, where they would take more than ``records`` records in all.
+    ``steps``: no more local steps are simulated than these. ``rounds``: those that are attacked."""
 
-    simulations: int = Field(4, ge=2, le=10_000)
+    simulations: int = Field(12, ge=2, le=10_000)
+    records: int = Field(90, ge=2, le=10_000_000)
     steps: int = Field(16, ge=1, le=100_000)
     rounds: Rounds = (0,)
 
@@ -44,14 +46,19 @@ class LearnedInversion(OnUploads):
 
     def work(self, spec: RunSpec) -> float:
         """Simulations of one round's targets, which share them."""
-        local = spec.federation.local
-        steps = local.steps or local.epochs * math.ceil(spec.pool.candidates * spec.pool.share / local.batch)
-        return 3 * self.config.simulations * min(self.config.steps, steps) * local.batch * len(self.rounds)
+        local, records = spec.federation.local, math.ceil(spec.pool.candidates * spec.pool.share)
+        steps = local.steps or local.epochs * math.ceil(records / local.batch)
+        trained = min(self.config.steps, steps) * min(local.batch, records)
+        return 3 * self._simulations(records) * trained * len(self.rounds)
+
+    def _simulations(self, records: int) -> int:
+        return min(self.config.simulations, max(2, self.config.records // max(records, 1)))
 
     def budget(self, spec: RunSpec) -> str:
         return (
-            f"{self.config.simulations} simulations of a silo's round, of at most {self.config.steps} local steps, for "
-            "every kind of target (learned-inversion.simulations, .steps)"
+            f"at most {self.config.simulations} simulations of a silo's round, {self.config.records} records in all, "
+            f"{self.config.steps} local steps each, for every kind of target (learned-inversion.simulations, .records, "
+            ".steps)"
         )
 
     def solver(self, session: Session, view: View) -> Solver:
@@ -72,10 +79,10 @@ class LearnedInversion(OnUploads):
 
         model, population = session.model, session.tools.population
         rng = np.random.default_rng([target.round, target.records, target.steps])
-        size = min(target.records, max(1, len(population) // 2))
+        size = _size(target, population)
         local = LocalSpec.model_validate(spec.get("federation", {}).get("local", {}))
         rows, labels = [], []
-        for _ in range(self.config.simulations):
+        for _ in range(self._simulations(size)):
             chosen = rng.permutation(len(population))
             own, rest = population.take(chosen[:size]), population.take(chosen[size:])
             steps = min(target.steps, self.config.steps)
@@ -96,8 +103,13 @@ class LearnedInversion(OnUploads):
         usual = expected_distinct(population, size, target.records)
         held = most_likely(scores, int(np.clip(round(float(p.sum())), usual, size)))
         sequences = typical(population, p, target.records)
-        reads = f"{seen.reads}, {self.config.simulations} simulations"
+        reads = f"{seen.reads}, {self._simulations(_size(target, population))} simulations"
         return Reconstruction(target, scores, held, sequences, False, reads)
+
+
+def _size(target: Target, population: Any) -> int:
+    """Records of one simulation; the others are for its prior."""
+    return min(target.records, max(1, len(population) // 2))
 
 
 def _odds(population: Any, size: int, records: int) -> Any:

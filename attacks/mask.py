@@ -7,7 +7,7 @@ its length, sometimes where it does not. A record that it trained on pulls at th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -15,21 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from attacks import supports
-from attacks.supports import Support
+from attacks import sparse, supports
+from attacks.sparse import Message
+from attacks.supports import Floats
 from bench.attack import Attack, Candidates, Guesses, Tools
 from bench.config import Config as BaseConfig
 from bench.update import Array
 
 if TYPE_CHECKING:
     from bench.tokens import Tokens
-    from bench.view import Reading, View
+    from bench.view import View
 
 api = 1
-
-Floats = NDArray[np.float64]
-#: how the harness's opener words a reading of lengths (bench.openers.lengths)
-_LENGTHS = "the lengths of "
 
 
 class Config(BaseConfig):
@@ -39,26 +36,12 @@ class Config(BaseConfig):
     population: int = Field(48, ge=0, le=10_000)
 
 
-@dataclass(frozen=True)
-class _Message:
-    """A support that is read. ``at``: the adapter at which gradients are taken. ``offset``: where the silo sparsified
-    whole weights, the adapter that it started from, else None. ``moves``: by how much it moved."""
-
-    round: int
-    silos: frozenset[str]
-    support: Support
-    at: Array | None
-    what: str
-    offset: Array | None = None
-    moves: Array | None = None
-    records: int = 1
-
-
 class Mask(Attack):
     """``jaccard``, ``lift`` and ``likelihood`` of supports (``attacks.supports``), ``size`` of lengths."""
 
     game = "membership"
     needs = frozenset({"upload", "partial", "metadata"})
+    turn = 1
     ground = "prune"
 
     def __init__(self, config: Config) -> None:
@@ -68,114 +51,17 @@ class Mask(Attack):
         """Scores for every candidate; none, and why, where messages show neither a support nor lengths."""
         population = tools.population.take(np.arange(min(self.config.population, len(tools.population))))
         work = _Work(candidates, population, tools, view.public.adapter.offsets)
-        size = _nominal_size(view)
+        size = sparse.nominal_size(view)
         messages = {
-            silo: [replace(m, records=size * len(m.silos)) for m in self._messages(view, silo)] for silo in work.silos
+            silo: [replace(m, records=size * len(m.silos)) for m in sparse.messages(view, silo)] for silo in work.silos
         }
         if any(messages.values()):
             work.score_supports(messages)
-        if (lengths := _lengths(view)) and _sums_updates(view):
-            work.score_sizes(lengths, _starts(view))
+        if (lengths := sparse.lengths(view)) and sparse.sums_updates(view):
+            work.score_sizes(lengths, sparse.starts(view))
         if not work.scores:
             work.missing["jaccard"] = "what opened shows neither which coordinates were sent nor lengths to compare"
         return Guesses(work.scores, tuple(dict.fromkeys(work.reads)), work.missing)
-
-    def _messages(self, view: View, silo: str) -> Iterator[_Message]:
-        """The supports that concern ``silo``."""
-        bounds = view.public.adapter.offsets
-        yield from _uploads(view, silo, bounds)
-        yield from _partials(view, silo, bounds)
-
-
-def _nominal_size(view: View) -> int:
-    """Records that a silo trains on, by the public settings; else by its weight, where weights are sizes."""
-    pool = view.spec.get("pool", {})
-    if "candidates" in pool and "share" in pool:
-        return max(1, round(float(pool["candidates"]) * float(pool["share"])))
-    return max(1, *view.public.weights.values())
-
-
-# -- what is read ------------------------------------------------------------------------------------------------------
-
-
-def _start(reading: Reading, view: View) -> Array | None:
-    """The adapter that the reading's round started from."""
-    before = reading.before
-    return view.initial if before is None and reading.round == 0 else before
-
-
-def _sums_updates(view: View) -> bool:
-    """False where summands are something else than updates of the adapter (products of factors, stacks)."""
-    return view.public.layout == view.public.adapter
-
-
-def _trained(values: Array | None, size: int) -> Array:
-    """The values that silos train, which an adapter begins with."""
-    return np.zeros(size, dtype=np.float32) if values is None else values[:size]
-
-
-def _uploads(view: View, silo: str, bounds: Sequence[int]) -> Iterator[_Message]:
-    for reading in view.uploads(silo):
-        values: NDArray[np.floating] = reading.values
-        if not _sums_updates(view):  # what the silo's own factors tell
-            values = _trained(reading.adapter, bounds[-1]) - _trained(reading.before, bounds[-1])
-        support, at = supports.sent(values, bounds), _start(reading, view)
-        if not support.empty and at is not None:
-            message = _Message(reading.round, reading.silos, support, at, "zeros of the upload")
-            yield _of_weights(message, reading)
-
-
-def _of_weights(message: _Message, reading: Reading) -> _Message:
-    """Where what was left out are whole weights, the silo's own adapter is zero there, and did not start so."""
-    if reading.adapter is None or reading.before is None:
-        return message
-    adapter, before = (_trained(values, len(message.support.told)) for values in (reading.adapter, reading.before))
-    unsent = message.support.told & ~message.support.there & (before != 0)
-    if not unsent.any() or np.median(np.abs(adapter[unsent])) > 1e-3 * np.median(np.abs(before[unsent])):
-        return message
-    return replace(message, offset=before, moves=np.abs(adapter - before), what="pruned weights of the upload")
-
-
-def _partials(view: View, silo: str, bounds: Sequence[int]) -> Iterator[_Message]:
-    """Zeros among the coordinates that are read; and which are not, where these are the fewer: what is kept back is
-    chosen by size, once, by the silos' first sum."""
-    kept_back: dict[bytes, _Message] = {}
-    for reading in view.readings:
-        where = reading.support if silo in reading.silos else None
-        if where is None or not _sums_updates(view):
-            continue
-        visible = np.zeros(view.public.layout.size, dtype=np.bool_)
-        visible[where] = True
-        inside, at = supports.sent(reading.values, bounds, visible), _start(reading, view)
-        if not inside.empty and at is not None and len(reading.silos) == 1:
-            yield _Message(reading.round, reading.silos, inside, at, "zeros of what is read of the upload")
-        if 0 < (~visible).sum() < len(where) and view.initial is not None:
-            hidden = Support(~visible, np.ones(len(visible), dtype=np.bool_))
-            silos = frozenset(view.public.participants[0])
-            message = _Message(0, silos, hidden, view.initial, "coordinates that are kept back")
-            kept_back.setdefault(visible.tobytes(), message)
-    yield from (message for message in kept_back.values() if silo in message.silos)
-
-
-def _lengths(view: View) -> dict[tuple[int, str], Floats]:
-    """By (round, silo) the lengths of the frames of messages, joined over stages, where they depend on the update."""
-    found: dict[tuple[int, str], list[Floats]] = {}
-    for reading in view.readings:
-        if reading.kind == "metadata" and reading.how.startswith(_LENGTHS) and len(reading.silos) == 1:
-            (silo,) = reading.silos
-            found.setdefault((reading.round, silo), []).append(reading.values)
-    joined = {key: np.concatenate(parts) for key, parts in found.items()}
-    frames = max((len(v) for v in joined.values()), default=0)
-    return {key: values for key, values in joined.items() if len(values) == frames}
-
-
-def _starts(view: View) -> Mapping[int, Array]:
-    """Known adapters by the round that starts from them."""
-    found = {} if view.initial is None else {0: view.initial}
-    return found | {r.round + 1: r.adapter for r in view.adapters() if r.adapter is not None}
-
-
-# -- scores ------------------------------------------------------------------------------------------------------------
 
 
 class _Work:
@@ -197,7 +83,7 @@ class _Work:
     def _put(self, name: str, rows: NDArray[np.int64], values: Floats) -> None:
         self.scores.setdefault(name, np.zeros(len(self.candidates.ids)))[rows] = values
 
-    def score_supports(self, messages: Mapping[str, Sequence[_Message]]) -> None:
+    def score_supports(self, messages: Mapping[str, Sequence[Message]]) -> None:
         """``jaccard``: the mean over a silo's messages. ``lift``, ``likelihood``: the sum over messages, each
         standardised, over the root of their number."""
         for silo, held in messages.items():
@@ -211,14 +97,14 @@ class _Work:
             if not held:
                 self.missing[f"support of {silo}"] = "no message of its shows one"
 
-    def _score(self, message: _Message, tokens: Tokens) -> Floats:
+    def _score(self, message: Message, tokens: Tokens) -> Floats:
         """(n, 3) ``jaccard``, ``lift`` and ``likelihood`` of one message, the last two in deviations of the population,
         each of whose records is held against the others."""
         known = np.array(list(self._gradients(message, self.population)))
         judge = _Judge(message, known, self.bounds)
         return np.array([judge.scores(g) for g in self._gradients(message, tokens)]).reshape(len(tokens), 3)
 
-    def _gradients(self, message: _Message, tokens: Tokens) -> Iterator[Array]:
+    def _gradients(self, message: Message, tokens: Tokens) -> Iterator[Array]:
         return self.tools.record_gradients(message.at, tokens) if len(tokens) else iter(())
 
     def score_sizes(self, lengths: Mapping[tuple[int, str], Floats], starts: Mapping[int, Array]) -> None:
@@ -254,7 +140,7 @@ class _Judge:
     """Holds records' gradients against one support. ``known``: (m, size) gradients of population records; below three
     of them, lifts are raw and the likelihood is 0."""
 
-    def __init__(self, message: _Message, known: NDArray[np.float32], bounds: Sequence[int]) -> None:
+    def __init__(self, message: Message, known: NDArray[np.float32], bounds: Sequence[int]) -> None:
         self.message, self.support, self.bounds = message, message.support, bounds
         self.centre: NDArray[np.floating] = np.zeros(int(self.support.told.sum()))
         self.model: supports.Chance | None = None
@@ -291,7 +177,7 @@ def _units(own: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(own)), max(float(np.std(own, ddof=1)), 1e-12)
 
 
-def _foretold(message: _Message, gradient: Array, bounds: Sequence[int]) -> NDArray[np.floating]:
+def _foretold(message: Message, gradient: Array, bounds: Sequence[int]) -> NDArray[np.floating]:
     """(size,) the magnitudes by which the record alone would have the silo choose: of its gradient; or, of whole
     weights, of the start moved against it by as much as the silo moved, tensor by tensor."""
     if message.offset is None or message.moves is None:

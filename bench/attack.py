@@ -160,6 +160,15 @@ class Own:
     member: NDArray[np.bool_]
 
 
+def until(tokens: Tokens, at: NDArray[np.integer]) -> Tokens:
+    """Each record up to its position ``at[i]``, where alone a token is predicted."""
+    predicted = np.zeros_like(tokens.predicted)
+    predicted[np.arange(len(tokens)), at] = True
+    width = int(at.max(initial=1)) + 1
+    where = np.asarray(at, dtype=np.int32)
+    return Tokens(tokens.ids[:, :width], where + 1, predicted[:, :width], where)
+
+
 class Tools(ABC):
     """What the harness lends every attack: the public model, memoised forward passes, the population, randomness.
 
@@ -189,6 +198,20 @@ class Tools(ABC):
     def stats_under(self, adapter: Array, tokens: Tokens) -> TokenStats:
         """``token_stats`` under a flat adapter of the attack's own making, memoised in the same way."""
         raise TypeError(f"{type(self).__name__} runs no adapter of an attack's own making")
+
+    def word_logp(
+        self, source: Reading | None, tokens: Tokens, at: NDArray[np.integer], words: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """(n, k) log-probability under ``source`` of each of ``words`` (k token ids) at position ``at[i]`` of record i,
+        given what stands before it: prices of k texts a record, for which the harness takes one forward pass."""
+        rows = np.arange(len(tokens))
+        found = np.zeros((len(tokens), len(words)))
+        for column, word in enumerate(words):
+            ids = tokens.ids.copy()
+            ids[rows, at] = word
+            asked = until(Tokens(ids, tokens.lengths, tokens.predicted, tokens.answer), at)
+            found[:, column] = self.token_stats(source, asked).logp[rows, at]
+        return found
 
     def record_gradients(self, at: Array | None, tokens: Tokens) -> Iterator[Array]:
         """One (layout.size,) float32 array per record, in order: the gradient of its mean negative log-likelihood with
@@ -222,8 +245,9 @@ class Attack(ABC):
     only: frozenset[str] | None = None
     #: how its coalition deviates, in a run of its own (``variant`` names it); None: it only looks
     behaviour: Behaviour | None = None
-    #: True where it takes gradients of the candidates: such attacks go first, since token statistics come with them
-    gradients: bool = False
+    #: when it goes among the attacks on one view, 0 first: those that take gradients, or ask of the whole population,
+    #: get token statistics besides, which the others then need no passes for
+    turn: int = 2
     #: (reconstruction) the rounds whose records it is asked for
     rounds: tuple[int, ...] = (0,)
 

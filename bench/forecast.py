@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from bench.config import canonical_json
 from bench.estimate import attack_seconds, training_bytes, training_seconds
+from bench.jobs import Job, jobs
 from bench.plugins import Plugins
 from bench.progress import Progress
-from bench.run import TRANSCRIPT_BUDGET, Job, Runner, jobs
+from bench.run import TRANSCRIPT_BUDGET, Runner
 from bench.spec import Cell, RunSpec
 from bench.store import Store
 from bench.training import build_parts, shadow_specs

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.attack import Tools
+from bench.attack import Tools, until
 from bench.errors import SiloBenchError
-from bench.gradients import GradientMemo
+from bench.gradient_memo import GradientMemo, record_digests
 from bench.materials import Materials
 from bench.tokens import Tokens, TokenStats
 from bench.update import Layout
@@ -23,16 +22,6 @@ Adapter = NDArray[np.float32]
 
 T = TypeVar("T")
 Row = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]
-
-
-def record_digests(tokens: Tokens) -> list[bytes]:
-    """One digest per record, of what a forward pass depends on: its tokens and which of them are predicted."""
-    found = []
-    for ids, n, predicted in zip(tokens.ids, tokens.lengths, tokens.predicted, strict=True):
-        state = hashlib.sha256(np.ascontiguousarray(ids[:n], dtype="<i4").tobytes())
-        state.update(np.packbits(predicted[:n]).tobytes())
-        found.append(state.digest())
-    return found
 
 
 class Memo:
@@ -85,11 +74,11 @@ class LentTools(Tools):
         self._memo, self._released = memo, released
 
     def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
+        stats = self._stats(self._adapter(source), tokens)
         if source is not None and source.kind == "query":
-            stats = self._stats(self._resolve(source.handle), tokens)
             # It prices text and writes text: a token's log-probability, and whether it would have come next.
             return replace(stats, mean=None, sd=None, choices=None)
-        return self._stats(None if source is None else source.adapter, tokens)
+        return stats
 
     def record_gradients(self, at: Adapter | None, tokens: Tokens) -> Iterator[Adapter]:
         name = self._name(at)
@@ -105,6 +94,27 @@ class LentTools(Tools):
 
     def stats_under(self, adapter: Adapter, tokens: Tokens) -> TokenStats:
         return self._stats(np.asarray(adapter, dtype=np.float32), tokens)
+
+    def word_logp(
+        self, source: Reading | None, tokens: Tokens, at: NDArray[np.integer], words: Sequence[int]
+    ) -> NDArray[np.float64]:
+        adapter, whole = self._adapter(source), np.array_equal(at, tokens.answer)
+        name, asked = self._name(adapter), tokens if whole else until(tokens, at)
+
+        def forward() -> NDArray[np.float64]:
+            self.model.set_adapter(adapter)
+            stats = self.model.stats(asked, words)
+            if whole:  # nothing was cut off that anybody else may ask for
+                self._memo.note(name, tokens, stats)
+            return np.zeros((len(asked), 0)) if stats.choices is None else stats.choices.astype(np.float64)
+
+        return self.once(("words", name, *words, *record_digests(asked)), forward)
+
+    def _adapter(self, source: Reading | None) -> Adapter | None:
+        """What the model runs for ``source``."""
+        if source is not None and source.kind == "query":
+            return self._resolve(source.handle)
+        return None if source is None else source.adapter
 
     def _resolve(self, handle: str) -> Adapter:
         if handle not in self._released:

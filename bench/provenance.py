@@ -53,7 +53,19 @@ MEASURING = frozenset({"metrics", "stats", "utility"})
 AFTER_TRAINING = (
     BESIDE
     | MEASURING
-    | {"adversaries", "assess", "attack", "behaviour", "estimate", "games", "gradients", "lender", "logged", "openers"}
+    | {
+        "adversaries",
+        "assess",
+        "attack",
+        "behaviour",
+        "estimate",
+        "games",
+        "gradient_memo",
+        "gradients",
+        "jobs",
+        "lender",
+    }
+    | {"logged", "openers"}
     | {"plays", "progress", "provenance", "result", "run", "spec", "store", "tuning", "variants", "view", "views"}
     | {"writer"}
 )

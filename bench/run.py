@@ -9,14 +9,14 @@ This is the file to read first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.config import canonical_json
 from bench.errors import Refused
+from bench.jobs import Job, jobs, ordered
 from bench.plugins import Plugins
 from bench.progress import Progress
 from bench.result import Result, Utility
@@ -36,23 +36,6 @@ if TYPE_CHECKING:
 TRANSCRIPT_BUDGET = 8 * 2**30
 #: committed plantings, so that a new defense is compared on the same secret
 COMMITTED_PLANTINGS = Path("leaderboards/plantings")
-
-
-@dataclass(frozen=True)
-class Job:
-    """The cells that share one training."""
-
-    spec: RunSpec
-    seed: int
-    cells: tuple[Cell, ...]
-
-
-def jobs(cells: Sequence[Cell], seeds: Sequence[int]) -> list[Job]:
-    """Cells grouped by training, in the order in which they were asked for."""
-    grouped: dict[str, list[Cell]] = {}
-    for cell in cells:
-        grouped.setdefault(canonical_json(cell.run), []).append(cell)
-    return [Job(group[0].run, seed, tuple(group)) for group in grouped.values() for seed in seeds]
 
 
 def execute(
@@ -110,13 +93,6 @@ def attack_transcript(
         materials = runner.materials(spec, seed)
         trained = reopen(transcript, where, materials, build_parts(spec, plugins), runner._variant(spec))
         return list(runner.attack(trained, materials, cells))
-
-
-def _order(cells: Sequence[Cell], built: Mapping[str, Attack]) -> list[Cell]:
-    """By adversary, so that its views are built once for all attacks. The adversaries that are named last and see most
-    go first, and with each the attacks that take gradients: their passes give the losses that the others ask for."""
-    names = [cell.adversary for cell in cells]
-    return sorted(cells, key=lambda c: (-names.index(c.adversary), not built[canonical_json(c.attack)].gradients))
 
 
 class Runner:
@@ -198,7 +174,7 @@ class Runner:
         for spec in {canonical_json(c.attack): c.attack for c in cells}.values():
             if budget := built[canonical_json(spec)].budget(run.spec):
                 self.progress.note(f"budget of {spec.name}: {budget}")
-        order = _order(cells, built)
+        order = ordered(cells, built)
         try:
             with self.progress.task("attacking", len(order)) as step:
                 for cell in order:

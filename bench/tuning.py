@@ -14,10 +14,11 @@ from typing import Any
 
 from bench.errors import UsageError
 from bench.grid import Request, expand, parse_sets
+from bench.jobs import jobs
 from bench.plugins import Plugins
 from bench.progress import Progress
 from bench.result import Utility
-from bench.run import TRANSCRIPT_BUDGET, Runner, jobs
+from bench.run import TRANSCRIPT_BUDGET, Runner
 from bench.store import Store
 
 #: the most trials of one defense

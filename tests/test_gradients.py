@@ -11,9 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import gradients
+from bench import gradient_memo
 from bench.errors import SiloBenchError
-from bench.gradients import GradientMemo, measure, record_gradients, row_spaces
+from bench.gradient_memo import GradientMemo
+from bench.gradients import measure, record_gradients, row_spaces
 from bench.model import LoraModel
 from bench.spec import LoraSpec
 from bench.tokens import Tokens
@@ -218,7 +219,7 @@ def test_the_memo_gives_the_same_whatever_its_budget(questions: list[tuple[int, 
     counting, memo = Counting(), GradientMemo(budget=12 * data.draw(st.integers(0, 30)))
     shaped: Any = Shaped()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradients, "record_gradients", counting)
+        patch.setattr(gradient_memo, "record_gradients", counting)
         for at, rows in questions:
             adapter = np.full(3, 100 * at, np.float32)
             found = [float(g[0]) for g in memo.gradients(shaped, adapter, numbered(rows))]
@@ -229,7 +230,7 @@ def test_the_memo_gives_the_same_whatever_its_budget(questions: list[tuple[int, 
 
 
 def test_questions_that_interleave_share_a_small_memo(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gradients, "record_gradients", Counting())
+    monkeypatch.setattr(gradient_memo, "record_gradients", Counting())
     memo, shaped = GradientMemo(budget=12 * 4), Shaped()
     both = zip(
         memo.gradients(shaped, None, numbered([0, 1, 2, 3])),  # type: ignore[arg-type]

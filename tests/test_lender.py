@@ -126,3 +126,23 @@ def test_what_is_computed_once_is_computed_once_for_each_key() -> None:
     for key in ("a", "b", "a"):
         made.append(ground.tools().once(key, lambda key=key: made.append(key) or key))  # type: ignore[misc]
     assert made == ["a", "a", "b", "b", "a"]
+
+
+def test_words_are_priced_by_one_pass_as_by_a_text_for_each() -> None:
+    from bench.attack import Tools
+    from bench.conformance.playground import playground
+
+    ground = replace(playground("membership"), memo=Memo())
+    tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:4])
+    reading = ground.view.last_adapter(ground.view.victims[0])
+    at, words = np.array([1, 3, 2, 1]), [7, 9, 300]
+    tools = ground.tools()
+    found = tools.word_logp(reading, tokens, at, words)
+    assert found.shape == (4, 3)
+    np.testing.assert_allclose(found, Tools.word_logp(tools, reading, tokens, at, words), atol=1e-5)
+    answered = replace(tokens, answer=tokens.lengths - 1)
+    forwarded = ground.memo.forwarded
+    last = tools.word_logp(reading, answered, answered.answer, words)
+    np.testing.assert_allclose(last, Tools.word_logp(tools, reading, tokens, answered.answer, words), atol=1e-5)
+    assert np.isfinite(tools.token_stats(reading, tokens).losses()).all()
+    assert ground.memo.forwarded == forwarded + 12, "the three texts of each record; the records themselves are known"

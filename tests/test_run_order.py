@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.config import canonical_json
-from bench.run import _order
+from bench.jobs import ordered
 from bench.spec import Cell, PluginSpec, RunSpec
 
 
@@ -14,7 +14,7 @@ def test_gradients_are_taken_before_losses_are_asked_for() -> None:
 
     class Takes:
         def __init__(self, gradients: bool) -> None:
-            self.gradients = gradients
+            self.turn = 0 if gradients else 2
 
     run = RunSpec.model_construct()
     attacks = {"mia": False, "gradient": True, "source": False, "fedmia": True}
@@ -24,6 +24,6 @@ def test_gradients_are_taken_before_losses_are_asked_for() -> None:
         for adversary in ("user", "server")
     ]
     built: Any = {canonical_json(PluginSpec(name=name)): Takes(gradients) for name, gradients in attacks.items()}
-    found = [(cell.adversary, cell.attack.name) for cell in _order(cells, built)]
+    found = [(cell.adversary, cell.attack.name) for cell in ordered(cells, built)]
     names = ["gradient", "fedmia", "mia", "source"]
     assert found == [(adversary, name) for adversary in ("server", "user") for name in names]

@@ -12,11 +12,12 @@ import pytest
 
 from bench.cli import main
 from bench.errors import Refused, SiloBenchError, UsageError
+from bench.jobs import Job
 from bench.origin import read_origin
 from bench.plugins import Plugins
 from bench.progress import Progress
 from bench.result import Result
-from bench.run import Job, Runner
+from bench.run import Runner
 from bench.spec import PluginSpec, RunSpec
 from bench.store import Store
 from bench.training import TrainedRun, training_tokens

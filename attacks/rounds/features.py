@@ -43,11 +43,14 @@ def features(
     """{"family/name": (n,) z-scores}. ``models``: of the training, at least one, by round; ``steps``: known ones, maybe
     none. Passes are shared with the attacks of each family."""
     # gradients first: their passes give the losses besides
-    told = slopes.tell(tools, steps, records.tokens, population.tokens) if steps else {}
+    made = slopes.passes(tools, steps, records.tokens, population.tokens) if steps else None
     found = {f"likelihood/{k}": v for k, v in _likelihood(tools, models[-1], records, population).items()}
     curve = curves.told(tools, models, records.tokens, population.tokens)
     found |= {f"trajectory/{k[:-2]}": v for k, v in curve.items() if k.endswith("-z")}
-    return found | {f"gradient/{k[:-2]}": v for k, v in told.items() if k.endswith("-z")}
+    if made is not None:
+        told = slopes.tell(tools, steps, records.tokens, population.tokens, made)
+        found |= {f"gradient/{k[:-2]}": v for k, v in told.items() if k.endswith("-z")}
+    return found
 
 
 def _likelihood(tools: Tools, model: Reading, records: Records, population: Records) -> Features:

@@ -30,6 +30,7 @@ Every one is higher for likelier members.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -86,39 +87,45 @@ def small(found: Measured) -> Floats:
     return values
 
 
-def _reached(tools: Tools, step: Step, parts: Sequence[Tokens]) -> list[Measured]:
-    """The gradients of each part where the step led."""
-    at, layout = step.reached(), tools.model.layout
-    return [measure(tools.record_gradients(at, part), layout, []) for part in parts]
+@dataclass(frozen=True)
+class Passes:
+    """Gradients of the records and of the population's: at each step's start; and where the last one led, or None."""
+
+    starts: Sequence[tuple[Measured, Measured]]
+    end: tuple[Measured, Measured] | None
 
 
-def tell(
-    tools: Tools, steps: Sequence[Step], tokens: Tokens, population: Tokens, after: bool = True
-) -> Mapping[str, Floats]:
+def passes(tools: Tools, steps: Sequence[Step], tokens: Tokens, population: Tokens, after: bool = True) -> Passes:
+    """A gradient pass over ``tokens`` and ``population`` for each step's start, and ``after`` one more. All who ask at
+    the same adapter share a pass, and it gives the losses there to whoever asks for them later."""
+    starts = [(measured(tools, [step], tokens), measured(tools, [step], population)) for step in steps]
+    if not after:
+        return Passes(starts, None)
+    at, layout = steps[-1].reached(), tools.model.layout
+    mine, theirs = (measure(tools.record_gradients(at, part), layout, []) for part in (tokens, population))
+    return Passes(starts, (mine, theirs))
+
+
+def tell(tools: Tools, steps: Sequence[Step], tokens: Tokens, population: Tokens, made: Passes) -> Mapping[str, Floats]:
     """NAME and NAME-z -> (n,): of ALONG, means over at least one step; of SIZES, from the first step's start and where
-    the last one led. z-scores are against the population's same figure.
-
-    A gradient pass over ``tokens`` and ``population`` for each step's start, and ``after`` one more; without it there
-    is no ``shrink``, and ``small`` is of the last step's start. All who ask at the same adapter share a pass. Gradients
-    come before losses, which their passes give.
+    the last one led. z-scores are against the population's same figure. ``made``: the ``passes`` of the same steps and
+    records; without one where the last step led there is no ``shrink``, and ``small`` is of that step's start.
     """
     parts = (tokens, population)
-    ends = _reached(tools, steps[-1], parts) if after else []
-    starts = [[measured(tools, [step], part) for part in parts] for step in steps]
     hard, other_hard = (tools.token_stats(None, part).losses() for part in parts)
     raws: list[Mapping[str, Floats]] = []
     zs: list[Mapping[str, Floats]] = []
-    for step, (mine, theirs) in zip(steps, starts, strict=True):
+    for step, (mine, theirs) in zip(steps, made.starts, strict=True):
         norms = theirs.norms if len(population) else mine.norms
         scale = float(np.median(norms)) if len(norms) else 0.0
         falls = (fall(tools, step, part) for part in parts)
         raw, other = (figures(part, 0, scale, down) for part, down in zip((mine, theirs), falls, strict=True))
         raws.append(raw)
         zs.append({name: z_scores(raw[name], other[name], hard, other_hard) for name in ALONG})
-    sizes = [[small(part) for part in pair] for pair in (*starts, *([ends] if after else []))]
+    sizes = [[small(part) for part in pair] for pair in (*made.starts, *([made.end] if made.end else []))]
     found = {name: np.mean([raw[name] for raw in raws], axis=0) for name in ALONG}
     found |= {f"{name}-z": np.mean([z[name] for z in zs], axis=0) for name in ALONG}
-    if after:
+    if made.end:
         lost, other_lost = (end - start for start, end in zip(sizes[0], sizes[-1], strict=True))
         found |= {"shrink": lost, "shrink-z": z_scores(lost, other_lost, hard, other_hard)}
     last, reference = sizes[-1]

@@ -60,7 +60,7 @@ def isolated(attack: Attack, origin: Origin) -> Attack:
                 "rounds",
                 "only",
                 "behaviour",
-                "gradients",
+                "turn",
             ):
                 setattr(self, name, getattr(attack, name))
 

@@ -13,11 +13,12 @@ from bench.adversaries import assignments
 from bench.assess import Assessment, Assessor
 from bench.attack import Attack
 from bench.games.planting import plant
+from bench.jobs import Job
 from bench.lender import Memo
 from bench.materials import Materials
 from bench.plugins import Plugins
 from bench.progress import Progress
-from bench.run import Job, Runner
+from bench.run import Runner
 from bench.spec import RunSpec
 from bench.stats import null_margin
 from bench.store import Store

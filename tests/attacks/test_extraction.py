@@ -12,11 +12,12 @@ from attacks import extraction
 from bench.assess import Assessor
 from bench.attack import Attack, Filled
 from bench.games.planting import Planting
+from bench.jobs import Job
 from bench.lender import Memo
 from bench.plays.extraction import CHOICES, _ranked, discoverable, questions
 from bench.plugins import Plugins
 from bench.progress import Progress
-from bench.run import Job, Runner
+from bench.run import Runner
 from bench.spec import RunSpec
 from bench.store import Store
 

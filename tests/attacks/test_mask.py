@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from attacks import mask, supports
+from attacks import mask, sparse, supports
 from attacks.supports import Support
 from bench.attack import Candidates, Guesses, Tools
 from bench.channel import Public
@@ -356,7 +356,7 @@ def test_lengths_of_other_records_tell_nothing(folder: Folder) -> None:
 def test_the_harness_words_its_lengths_as_this_attack_reads_them() -> None:
     import inspect
 
-    assert f'"{mask._LENGTHS}' in inspect.getsource(lengths_and_headers)
+    assert f'"{sparse._LENGTHS}' in inspect.getsource(lengths_and_headers)
 
 
 def test_headers_alone_are_no_support(folder: Folder) -> None:

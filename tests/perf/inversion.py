@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.grid import Request, expand
+from bench.jobs import jobs
 from bench.plugins import Plugins
 from bench.progress import Progress
-from bench.run import Runner, jobs
+from bench.run import Runner
 from bench.store import Store
 
 FIGURES = {"precision": "token_precision", "recall": "token_recall", "rouge_l": "rouge_l", "auc": "token_auc"}
