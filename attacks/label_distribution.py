@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 api = 1
 
 
+#: records of the population that are asked about: a share is then known to .06 at worst, where the victim's own records
+#: are fewer still
+POPULATION = 64
+
+
 class Config(BaseConfig):
     """No options."""
 
@@ -39,8 +44,8 @@ class LabelDistribution(Attack):
     turn = 0
 
     def work(self, spec: RunSpec) -> float:
-        """The population under every silo's upload and the global adapter."""
-        return (spec.federation.silos + 1) * spec.pool.population
+        """Records of the population under every silo's upload and the global adapter."""
+        return (spec.federation.silos + 1) * min(spec.pool.population, POPULATION)
 
     def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
         """None for a victim of which nothing opened."""
@@ -68,10 +73,10 @@ def label_tokens(population: Tokens, labels: NDArray[np.integer], count: int) ->
 
 
 def expected(tools: Tools, reading: Reading, words: NDArray[np.integer]) -> NDArray[np.float64]:
-    """(labels,) how often the model behind ``reading`` expects each label over the population's records; all alike
-    where none of them has an answer. ``words``: ``label_tokens``; a label without one is expected nowhere."""
+    """(labels,) how often the model behind ``reading`` expects each label over the first ``POPULATION`` records that
+    have an answer; all alike where none has. ``words``: ``label_tokens``; a label without one is expected nowhere."""
     known = np.flatnonzero(words >= 0)
-    asked = tools.population.take(np.flatnonzero(tools.population.answer >= 0))
+    asked = tools.population.take(np.flatnonzero(tools.population.answer >= 0)[:POPULATION])
     if not len(asked) or not len(known):
         return np.full(len(words), 1 / len(words))
     logp = tools.word_logp(reading, asked, asked.answer, words[known].tolist())

@@ -34,7 +34,7 @@ class Config(BaseConfig):
     ``steps``: no more local steps are simulated than these. ``rounds``: those that are attacked."""
 
     simulations: int = Field(12, ge=2, le=10_000)
-    records: int = Field(90, ge=2, le=10_000_000)
+    records: int = Field(60, ge=2, le=10_000_000)
     steps: int = Field(16, ge=1, le=100_000)
     rounds: Rounds = (0,)
 

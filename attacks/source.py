@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 api = 1
 
 
+#: records of the population, the same for every silo, by which silos' adapters are made comparable
+POPULATION = 64
+
+
 class Config(BaseConfig):
     """No options."""
 
@@ -35,17 +39,18 @@ class Source(Attack):
 
     def work(self, spec: RunSpec) -> float:
         """Every member under every silo's upload."""
-        return spec.federation.silos * (super().work(spec) * spec.pool.share + spec.pool.population)
+        return spec.federation.silos * (super().work(spec) * spec.pool.share + min(spec.pool.population, POPULATION))
 
     def attribute(self, view: View, records: Candidates, silos: Sequence[str], tools: Tools) -> Answers:
         """A silo none of whose updates opened with its adapter scores 0 on every record: as good as unknown."""
         scores = np.zeros((len(records.ids), len(silos)))
         reads = []
+        usually = tools.population.take(range(min(POPULATION, len(tools.population))))
         for column, silo in enumerate(silos):
             known = [reading for reading in view.uploads(silo) if reading.handle]
             if not known:
                 continue
-            usual = -tools.token_stats(known[-1], tools.population).losses().mean() if len(tools.population) else 0.0
+            usual = -tools.token_stats(known[-1], usually).losses().mean() if len(usually) else 0.0
             scores[:, column] = -tools.token_stats(known[-1], records.tokens).losses() - usual
             reads.append(describe(known[-1]))
         return Answers(scores, tuple(reads))

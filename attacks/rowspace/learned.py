@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 
 #: of the standardised coefficients' squares, against one nat
 RIDGE = 1.0
+#: log-odds beyond which a token is as good as always, or never, there
+CERTAIN = 8.0
 
 
 def simulate(
@@ -75,6 +77,7 @@ def features(vocabulary: Vocabulary, change: Mapping[str, Change], prior: Floats
     """(vocabulary, k): what the population says of a token, and for each projection of the first group the evidence of
     its direction, how far it lies from the strongest half of the row space, how much of the change lies along it; for
     the changes of A, how much of the token's input lies in their row space."""
+    prior = np.clip(prior, -CERTAIN, CERTAIN)
     columns = [prior, np.square(prior) / 10]
     for name in vocabulary.probe.groups[0]:
         one = change[name]
@@ -115,23 +118,16 @@ class Logistic:
     weights: Floats
 
     @classmethod
-    def fit(cls, rows: Floats, labels: NDArray[np.bool_], iterations: int = 25) -> Logistic:
-        """Maximum penalised likelihood by Newton's method (iteratively reweighted least squares)."""
+    def fit(cls, rows: Floats, labels: NDArray[np.bool_], iterations: int = 200) -> Logistic:
+        """Maximum penalised likelihood (scikit-learn, Newton's method with line search)."""
+        from sklearn.linear_model import LogisticRegression
+
         mean, scale = rows.mean(0), np.maximum(rows.std(0), 1e-9)
-        x = np.column_stack([(rows - mean) / scale, np.ones(len(rows))])
-        weights = np.zeros(x.shape[1])
-        rate = np.clip(labels.mean(), 1e-9, 1 - 1e-9)
-        weights[-1] = np.log(rate) - np.log1p(-rate)
-        ridge = RIDGE * np.diag([1.0] * rows.shape[1] + [0.0])
-        for _ in range(iterations):
-            p = 1 / (1 + np.exp(-np.clip(x @ weights, -40, 40)))
-            slope = x.T @ (labels - p) - ridge @ weights
-            curve = (x * (p * (1 - p))[:, None]).T @ x + ridge + 1e-9 * np.eye(len(weights))
-            step = np.linalg.solve(curve, slope)
-            weights = weights + step * min(1.0, 5 / max(float(np.abs(step).max()), 1e-9))
-            if float(np.abs(step).max()) < 1e-6:
-                break
-        return cls(mean, scale, weights)
+        if labels.all() or not labels.any():
+            return cls(mean, scale, np.zeros(rows.shape[1] + 1))
+        model = LogisticRegression(C=1 / RIDGE, solver="newton-cholesky", max_iter=iterations)
+        model.fit((rows - mean) / scale, labels)
+        return cls(mean, scale, np.append(model.coef_[0], model.intercept_[0]))
 
     def log_odds(self, rows: Floats) -> Floats:
         """(n,)"""

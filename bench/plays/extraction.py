@@ -193,12 +193,24 @@ def _measure(asked: Sequence[Question], under: Sequence[Reading | None], lent: L
     """``discoverable`` and ``greedy`` of every secret under its reading."""
     found: list[dict[str, float]] = []
     for question, reading in zip(asked, under, strict=True):
-        stats = lent.token_stats(reading, question.blank.inserted.take([question.truth]))
-        here = stats.predicted[0]
+        asked_of, here = _secret(question)
+        stats = lent.token_stats(reading, asked_of)
         logp = float(stats.logp[0][here].sum(dtype=np.float64))
         first = bool(stats.first is not None and stats.first[0][here].all())
         found.append({"discoverable": discoverable(logp), "greedy": float(first)})
     return found
+
+
+def _secret(question: Question) -> tuple[Tokens, NDArray[np.bool_]]:
+    """A record that holds the true secret, and where: the whole one where it begins like ``inserted``, since attacks
+    ask about that too and what stands behind a token changes nothing about it; else ``inserted``."""
+    alone, whole = (part.take([question.truth]) for part in (question.blank.inserted, question.blank.filled))
+    n = int(alone.lengths[0])
+    here = alone.predicted[0, :n]
+    same = n <= int(whole.lengths[0]) and np.array_equal(whole.ids[0, :n], alone.ids[0, :n])
+    if not same or not whole.predicted[0, :n][here].all():
+        return alone, alone.predicted[0]
+    return whole, np.pad(here, (0, whole.ids.shape[1] - n))
 
 
 def discoverable(logp: float, samples: int = SAMPLES, share: float = SHARE) -> float:

@@ -110,6 +110,28 @@ def test_blanks_hold_the_secret_once_in_random_places(table: Assessor) -> None:
     assert len(set(places)) > 5
 
 
+def test_a_secret_is_as_probable_in_its_whole_record_as_alone(table: Assessor) -> None:
+    """Where the whole record begins with the same tokens, it is measured there, by a pass that is made anyway."""
+    from bench.plays.extraction import _measure, _secret
+    from bench.plays.table import Seat, tools
+
+    seat = Seat(0, *table._build("server")[0])
+    asked = questions(table, seat.victims, np.random.default_rng(2))
+    shared = 0
+    lent = tools(table, "extraction", "server", seat)
+    reading = seat.view.last_adapter("silo-0")
+    for one, found in zip(asked, _measure(asked, [reading] * len(asked), lent), strict=True):
+        alone = one.blank.inserted.take([one.truth])
+        record, here = _secret(one)
+        assert record.ids[0][here].tolist() == alone.ids[0][alone.predicted[0]].tolist()
+        shared += len(record.ids[0]) > int(alone.lengths[0])
+        stats = lent.token_stats(reading, alone)
+        logp = float(stats.logp[0][alone.predicted[0]].sum())
+        assert lent.token_stats(reading, record).logp[0][here].sum() == pytest.approx(logp, abs=1e-3)
+        assert found["discoverable"] == discoverable(logp)
+    assert shared > len(asked) / 2
+
+
 def test_the_same_blanks_in_another_order_get_the_same_answers(table: Assessor) -> None:
     from bench.plays.table import Seat, tools
 

@@ -183,6 +183,26 @@ def test_logistic_model_finds_known_coefficients() -> None:
     assert np.abs(found - truth).mean() < 0.15
 
 
+def test_logistic_model_is_the_penalised_optimum_where_few_are_there_and_figures_have_long_tails() -> None:
+    """As a vocabulary has it: one token in a hundred, log-odds of the commonest far out. The gradient vanishes."""
+    rng = np.random.default_rng(4)
+    prior = -5.0 + rng.exponential(1.0, 30000)
+    rows = np.column_stack([prior, np.square(prior) / 10, rng.normal(size=30000), np.maximum(prior + 2, 0)])
+    truth = prior + 0.5 * rows[:, 2]
+    labels = rng.random(len(rows)) < 1 / (1 + np.exp(-truth))
+    found = Logistic.fit(rows, labels)
+    off = labels - 1 / (1 + np.exp(-found.log_odds(rows)))
+    slope = np.append((rows - found.mean) / found.scale, np.ones((len(rows), 1)), axis=1).T @ off
+    slope[:-1] -= found.weights[:-1]
+    assert np.abs(slope).max() < 0.5
+    assert auc(found.log_odds(rows), set(np.flatnonzero(labels))) > auc(prior, set(np.flatnonzero(labels))) + 0.01
+
+
+def test_logistic_model_of_one_class_ranks_nothing() -> None:
+    found = Logistic.fit(np.arange(6.0).reshape(3, 2), np.ones(3, bool))
+    assert not found.log_odds(np.ones((2, 2))).any()
+
+
 def test_the_learned_attack_reads_what_the_update_is_made_of(model: LoraModel, initial: Adapter) -> None:
     """Uniform tokens, so that the population tells nothing; another batch's update tells nothing either."""
     rng = np.random.default_rng(8)

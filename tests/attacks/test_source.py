@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from attacks import label_distribution, participation, source
+from bench import attack as attack_interface
 from bench.attack import Candidates, Organisation
 from bench.plays.participation import _hits as participation_hits
 from bench.plays.property import _grades
@@ -139,6 +140,8 @@ class Expecting:
     def __init__(self, chances: np.ndarray, population: Tokens, labels: np.ndarray) -> None:
         self.chances, self.population, self.population_labels = chances, population, labels
         self.labels = ("a", "b", "c")
+
+    word_logp = attack_interface.Tools.word_logp
 
     def token_stats(self, source: object, asked: Tokens) -> TokenStats:
         assert (asked.predicted.sum(axis=1) == 1).all()
