@@ -179,7 +179,8 @@ _LEGEND = """\
 Each cell: the attack's headline (membership: AUC of its strongest score by cross-fitting; reconstruction: token recall;
 source, participation: accuracy; property: similarity; extraction: share of secrets that 100 samples would hold), with
 its 95% interval over records for one seed, over runs for several; *blind* is what a guesser without a view reaches,
-mean over the column. —: nothing opened. n/a: no victim. The number of seeds stands behind a defense."""
+mean over the column. —: nothing opened. n/a: no victim. The number of seeds stands behind a defense, and
+behind a cell that has fewer."""
 
 
 def _table(entries: Sequence[Entry]) -> str:
@@ -194,7 +195,7 @@ def _table(entries: Sequence[Entry]) -> str:
     for key in sorted(rows, key=lambda k: names[k]):
         mine = rows[key]
         seeds = len({e.seed for e in mine})
-        cells = [_cell([e for e in mine if _column(e, entries) == column]) for column in columns]
+        cells = [_cell([e for e in mine if _column(e, entries) == column], seeds) for column in columns]
         body.append([f"{escape(names[key])} ({seeds})", *cells])
     blind = [_blind([e for e in entries if _column(e, entries) == column]) for column in columns]
     heads = ["defense", *(escape(column[1]) for column in columns)]
@@ -227,7 +228,13 @@ def _names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
     return found
 
 
-def _cell(entries: Sequence[Entry]) -> str:
+def _cell(entries: Sequence[Entry], seeds: int) -> str:
+    """``seeds``: of its row; a cell of fewer says of how many it is."""
+    count = len({e.seed for e in entries})
+    return _figure(entries) + (f" ({count})" if 0 < count < seeds else "")
+
+
+def _figure(entries: Sequence[Entry]) -> str:
     known = [e for e in entries if e.status in COUNTED and e.value is not None]
     if not entries:
         return ""

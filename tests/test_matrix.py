@@ -61,6 +61,14 @@ def test_several_seeds_are_one_cell_with_an_interval_over_runs() -> None:
     assert float(high) >= 0.94
 
 
+def test_a_cell_of_fewer_seeds_than_its_row_says_so() -> None:
+    found = [result(defense="plain", seed=s, leakage=(auc(0.8, 0.7, 0.9),)) for s in (0, 1)]
+    found.append(
+        result(defense="plain", seed=0, attack="source", leakage=(Leakage(name="source_accuracy", value=0.5),))
+    )
+    assert "] | 0.500 (1) |" in " ".join(matrix.render([matrix.entry(one, PLAYED) for one in found]).split())
+
+
 def test_cells_are_kept_once_and_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
     one, other = tmp_path / f"a{matrix.CELLS}", tmp_path / f"b{matrix.CELLS}"
     entries = {e.result: e for e in some()}
