@@ -202,3 +202,14 @@ def test_a_dry_run_weighs_attacks_by_their_passes_and_prints_what_bounds_a_searc
     text = capsys.readouterr().out
     assert "budget of gradient-matching: at most 123 forward and backward passes of one record for each" in text
     assert "budget of extraction: two forward passes of at most 17 records for each secret of 36 members" in text
+
+
+def test_a_dry_run_counts_work_that_adversaries_share_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bench.cli import main
+
+    words = ["run", "--preset", "smoke", "--defense", "fedavg", "--adversary", "user,server", "--dry-run", "--json"]
+    assert main([*words, "--store", str(tmp_path), "--attack", "mia,gradient"]) == 0
+    cells = json.loads(capsys.readouterr().out)["cells"]
+    gradient = {cell["adversary"]: cell["seconds"] for cell in cells if cell["attack"] == "gradient"}
+    assert gradient["server"] < gradient["user"], "the passes stand with the first adversary"
+    assert gradient["server"] == next(c["seconds"] for c in cells if (c["attack"], c["adversary"]) == ("mia", "server"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,6 +219,26 @@ def test_the_learned_attack_reads_what_the_update_is_made_of(model: LoraModel, i
     other = np.mean([auc(a.token_scores, t) for a, t in zip(found, there[1:] + there[:1], strict=True)])
     assert own > 0.5 + margin
     assert abs(other - 0.5) < margin
+
+
+@pytest.mark.parametrize(("size", "expected"), [(1, 12), (5, 12), (12, 5), (30, 2), (500, 2)])
+def test_no_more_is_simulated_than_so_many_records_but_two(
+    size: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from attacks.rowspace import learned
+
+    sizes: list[int] = []
+    monkeypatch.setattr(learned, "simulate", lambda model, before, own, *_: sizes.append(len(own)))
+    monkeypatch.setattr(learned, "alike", lambda *_: None)
+    monkeypatch.setattr(learned, "features", lambda *_: np.zeros((9, 2)))
+    population = tokens_of(np.full((1100, 3), 8).tolist())
+    tools = SimpleNamespace(population=population)
+    session: Any = SimpleNamespace(
+        model=SimpleNamespace(vocab_size=9, layout=None), tools=tools, vocabulary=None, changes=lambda *_: None
+    )
+    attack: Any = learned_inversion.build(learned_inversion.Config(simulations=12, records=60))
+    attack._learn(session, Target(0, "silo-0", size, 1), SimpleNamespace(before=None), {})
+    assert sizes == [size] * expected
 
 
 def test_one_short_record_is_learned_to_be_read(model: LoraModel, initial: Adapter) -> None:
