@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from bench.conformance.playground import Playground, playground
 from bench.errors import SiloBenchError
 from bench.isolation import sandbox
 from bench.isolation.codec import Decoder, Encoder
-from bench.isolation.parent import Origin, isolated
+from bench.isolation.parent import Origin, _passed, isolated
 from bench.plugins import Plugins
 from bench.spec import PluginSpec
 
@@ -141,6 +143,24 @@ def test_reconstructions_are_the_same_elsewhere(rebuilt: Playground, name: str) 
     assert [a.target for a in one] == [a.target for a in other]
 
 
+@pytest.mark.parametrize("adversary", ["server", "user"])
+@pytest.mark.parametrize("game", ["source", "participation", "property", "extraction"])
+def test_answers_of_other_games_are_the_same_elsewhere(game: str, adversary: str) -> None:
+    """Each of their attacks, through the whole game: the same sheet, trial by trial."""
+    plugins, played = Plugins(), 0
+    for name in plugins.names("attack"):
+        plugin = plugins.find("attack", name)
+        if plugin.build({}).game != game:
+            continue
+        ground = playground(game, variant=plugin.build({}).variant(adversary))
+        here, there = (ground.assess(name, attack, adversary) for attack in apart(ground, plugins, name))
+        assert here.status == there.status, there.note
+        assert here.sheet == there.sheet
+        assert here.reads == there.reads
+        played += here.status == "ok"
+    assert played or (game, adversary) == ("source", "user")  # a user opens no upload
+
+
 @pytest.mark.skipif(sandbox.version() == 0, reason="this kernel has no Landlock")
 def test_nothing_of_the_run_is_within_reach(ground: Playground, tmp_path: Path) -> None:
     truth = next((ground.run.transcript.root / "truth").rglob("*.json"))
@@ -203,11 +223,36 @@ def test_objects_do_not_travel() -> None:
         Encoder().dumps(np.array([object()], dtype=object))
 
 
-def test_a_reading_of_no_view_is_refused(ground: Playground) -> None:
-    from bench.isolation.parent import _source
+def test_readings_travel_as_their_place_in_a_view(ground: Playground) -> None:
+    reading = ground.view.readings[-1]
+    data = Encoder([ground.view]).dumps({"of": reading})
+    assert Decoder([ground.view]).loads(data)["of"] is reading
+    with pytest.raises(SiloBenchError, match="names a view that is not there"):
+        Decoder().loads(data)
+    with pytest.raises(SiloBenchError, match="of no view"):
+        Encoder().dumps(reading)
 
-    assert _source(None, [ground.view]) is None
-    assert _source((0, 0), [ground.view]) == ground.view.readings[0]
-    for where in ((1, 0), (0, 10_000), (-1, 0)):
-        with pytest.raises(SiloBenchError, match="that its views"):
-            _source(where, [ground.view])
+
+@pytest.mark.parametrize(
+    ("named", "wrong"),
+    [({"view": 1}, "a view"), ({"view": -1}, "a view"), ({"reading": [0, 10_000]}, "a reading"),
+     ({"reading": [0, -1]}, "a reading"), ({"reading": [1, 0]}, "a view"), ({"reading": 3}, "malformed")],
+)  # fmt: skip
+def test_places_that_do_not_exist_are_refused(ground: Playground, named: Any, wrong: str) -> None:
+    data = io.BytesIO()
+    np.savez(data, text=np.frombuffer(json.dumps(named).encode(), dtype=np.uint8))
+    with pytest.raises(SiloBenchError, match=wrong):
+        Decoder([ground.view]).loads(data.getvalue())
+
+
+def test_a_child_gets_forward_passes_of_records_only(ground: Playground) -> None:
+    records, tools = ground.candidates(ground.materials.pool.silos["silo-0"][:2]).tokens, ground.tools()
+    assert _passed("stats", None, records, tools).losses().shape == (2,)
+    for kind, what, tokens in (
+        ("stats", 3, records),
+        ("stats", None, "text"),
+        ("under", None, records),
+        ("under", "x", records),
+    ):
+        with pytest.raises(SiloBenchError, match="something else than records"):
+            _passed(kind, what, tokens, tools)

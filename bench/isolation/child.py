@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.attack import Own, Shadow, Tools
 from bench.errors import SiloBenchError, where_it_broke
@@ -39,6 +40,8 @@ class RemoteTools(Tools):
         self.population_texts: tuple[str, ...] = case["population_texts"]
         self.own: Own | None = case["own"]
         self.shadows: tuple[Shadow, ...] = case["shadows"]
+        self.labels: tuple[str, ...] = case["labels"]
+        self.population_labels: NDArray[np.int64] = case["population_labels"]
         self.rng = np.random.Generator(np.random.PCG64())
         self.rng.bit_generator.state = case["rng"]
         self._case, self._views = case, views
@@ -46,27 +49,18 @@ class RemoteTools(Tools):
         self._loaded: Any = None
 
     def token_stats(self, source: Reading | None, tokens: Tokens) -> TokenStats:
-        return self._asked("stats", self._where(source), tokens)
+        return self._asked("stats", source, tokens)
 
     def stats_under(self, adapter: Array, tokens: Tokens) -> TokenStats:
         return self._asked("under", np.asarray(adapter, dtype=np.float32), tokens)
 
     def _asked(self, kind: str, what: Any, tokens: Tokens) -> TokenStats:
-        send(self._stdout, Encoder().dumps((kind, what, tokens)))  # type: ignore[arg-type]
+        send(self._stdout, Encoder(self._views).dumps((kind, what, tokens)))  # type: ignore[arg-type]
         data = receive(self._stdin)  # type: ignore[arg-type]
         if data is None:
             raise SiloBenchError("the harness went away")
         stats: TokenStats = Decoder().loads(data)
         return stats
-
-    def _where(self, source: Reading | None) -> tuple[int, int] | None:
-        if source is None:
-            return None
-        for number, view in enumerate(self._views):
-            for place, reading in enumerate(view.readings):
-                if reading is source or reading == source:
-                    return number, place
-        raise SiloBenchError("a forward pass was asked for under a reading of no view")
 
     @property
     def model(self) -> Any:  # type: ignore[override]
@@ -88,11 +82,11 @@ def main(folder: Path) -> None:
     if data is None:
         raise SystemExit("no case was handed over")
     views = [View.load(folder / "views" / str(n)) for n in range(len(list((folder / "views").iterdir())))]
-    case = Decoder(views.__getitem__).loads(data)
+    case = Decoder(views).loads(data)
     confined = confine(*_reach(folder, case))
     try:
         found = _answer(case, RemoteTools(case, views, stdin, stdout))
-        reply = Encoder().dumps(("answer", found, confined))
+        reply = Encoder(views).dumps(("answer", found, confined))
     except Exception as error:
         word = str(error) if isinstance(error, SiloBenchError) else where_it_broke(error)
         reply = Encoder().dumps(("error", word))

@@ -1,7 +1,7 @@
 """Values as bytes for another process, without pickle: one npz archive of arrays, and JSON that refers to them.
 
 Only plain values, arrays and the named dataclasses of the attack interface can be written or read. A ``View`` is
-written as the number of a directory that both sides know.
+written as the number of a directory that both sides know, a ``Reading`` as its place in one of these.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from bench import attack as interface
 from bench import tokens as tokenised
 from bench.errors import SiloBenchError
-from bench.view import View
+from bench.view import Reading, View
 
 #: most bytes of one value
 MAX_BYTES = 4 * 2**30
@@ -33,11 +33,13 @@ def _dataclasses() -> dict[str, Any]:
 
 
 class Encoder:
-    """``views``: directories of the views met on the way, numbered in order."""
+    """``known``: the views whose readings it can name, by number. ``views``: directories of the views met on the way,
+    numbered in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: Sequence[View] = ()) -> None:
         self.arrays: dict[str, NDArray[Any]] = {}
         self.views: list[Path] = []
+        self._readable = known
         self._known = _dataclasses()
 
     def dumps(self, value: Any) -> bytes:
@@ -58,6 +60,8 @@ class Encoder:
             return {"array": self._array(value)}
         if isinstance(value, View):
             return {"view": self._view(value)}
+        if isinstance(value, Reading):
+            return {"reading": self._place(value)}
         if isinstance(value, Mapping):
             return {"map": [[self._plain(k), self._plain(v)] for k, v in value.items()]}
         if isinstance(value, list | tuple):
@@ -80,12 +84,20 @@ class Encoder:
             self.views.append(view.directory)
         return self.views.index(view.directory)
 
+    def _place(self, wanted: Reading) -> list[int]:
+        """[view, which of its readings]."""
+        for number, view in enumerate(self._readable):
+            for place, reading in enumerate(view.readings):
+                if reading is wanted or reading == wanted:
+                    return [number, place]
+        raise SiloBenchError("a reading of no view can't be handed to another process")
+
 
 class Decoder:
-    """``view``: the View of a number."""
+    """``views``: by number."""
 
-    def __init__(self, view: Callable[[int], View] | None = None) -> None:
-        self._view = view
+    def __init__(self, views: Sequence[View] = ()) -> None:
+        self._views = views
         self._known = _dataclasses()
 
     def loads(self, data: bytes) -> Any:
@@ -105,8 +117,10 @@ class Decoder:
             return plain
         if "array" in plain:
             return arrays[plain["array"]]
-        if "view" in plain and self._view is not None:
-            return self._view(int(plain["view"]))
+        if "view" in plain:
+            return self._view(plain["view"])
+        if "reading" in plain:
+            return self._reading(*plain["reading"])
         if "list" in plain:
             return tuple(self._value(v, arrays, depth + 1) for v in plain["list"])
         if "map" in plain:
@@ -115,6 +129,17 @@ class Decoder:
             }
         kind = self._known[plain["data"]]
         return kind(**{str(k): self._value(v, arrays, depth + 1) for k, v in dict(plain["fields"]).items()})
+
+    def _view(self, number: int) -> View:
+        if not 0 <= number < len(self._views):
+            raise SiloBenchError("a message between processes names a view that is not there")
+        return self._views[number]
+
+    def _reading(self, number: int, place: int) -> Reading:
+        readings = self._view(number).readings
+        if not 0 <= place < len(readings):
+            raise SiloBenchError("a message between processes names a reading that its view does not have")
+        return readings[place]
 
 
 def _pairs(value: Any) -> Sequence[tuple[Any, Any]]:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.attack import Attack, Tools
 from bench.errors import SiloBenchError
 from bench.isolation.codec import Decoder, Encoder, receive, send
@@ -25,6 +27,7 @@ from bench.materials import Materials
 from bench.plugins import Plugin
 from bench.source import top_package
 from bench.spec import PluginSpec, RunSpec
+from bench.tokens import Tokens, TokenStats
 from bench.view import Reading, View
 
 #: tells the child that it was started by us
@@ -67,6 +70,9 @@ def isolated(attack: Attack, origin: Origin) -> Attack:
         def variant(self, adversary: str) -> PluginSpec | None:
             return attack.variant(adversary)
 
+        def work(self, spec: RunSpec) -> float:
+            return attack.work(spec)
+
         def budget(self, spec: RunSpec) -> str:
             return attack.budget(spec)
 
@@ -99,6 +105,8 @@ def _run(origin: Origin, method: str, args: list[Any], tools: Tools) -> tuple[An
             "population_texts": tools.population_texts,
             "own": tools.own,
             "shadows": tools.shadows,
+            "labels": tools.labels,
+            "population_labels": tools.population_labels,
             "rng": _state(tools),
         }
     )
@@ -163,7 +171,7 @@ def _talk(origin: Origin, case: bytes, root: Path, views: list[View], tools: Too
 
 def _converse(child: Any, case: bytes, views: list[View], tools: Tools) -> tuple[Any, str] | None:
     """The answer and what confined the child; None where it ended without one."""
-    decoder, encoder = Decoder(), Encoder()
+    decoder, encoder = Decoder(views), Encoder()
     try:
         send(child.stdin, case)
         while (data := receive(child.stdout)) is not None:
@@ -173,21 +181,18 @@ def _converse(child: Any, case: bytes, views: list[View], tools: Tools) -> tuple
             if kind not in ("stats", "under"):
                 raise SiloBenchError(str(rest[0])[:_LAST_WORDS])
             what, tokens = rest
-            made = (
-                tools.stats_under(what, tokens) if kind == "under" else tools.token_stats(_source(what, views), tokens)
-            )
-            send(child.stdin, encoder.dumps(made))
+            send(child.stdin, encoder.dumps(_passed(kind, what, tokens, tools)))
     except BrokenPipeError:
         pass
     child.wait()
     return None
 
 
-def _source(where: Any, views: list[View]) -> Reading | None:
-    """The reading that the child names by view and place; None for the base model."""
-    if where is None:
-        return None
-    view, place = (int(n) for n in where)
-    if not 0 <= view < len(views) or not 0 <= place < len(views[view].readings):
-        raise SiloBenchError("the isolated attack names a reading that its views don't have")
-    return views[view].readings[place]
+def _passed(kind: str, what: Any, tokens: Any, tools: Tools) -> TokenStats:
+    """The forward pass that the child asks for."""
+    if isinstance(tokens, Tokens):
+        if kind == "under" and isinstance(what, np.ndarray):
+            return tools.stats_under(what, tokens)
+        if kind == "stats" and (what is None or isinstance(what, Reading)):
+            return tools.token_stats(what, tokens)
+    raise SiloBenchError("the isolated attack asks for a forward pass of something else than records, or under none")
