@@ -183,30 +183,47 @@ mean over the column. —: nothing opened. n/a: no victim. The number of seeds s
 behind a cell that has fewer."""
 
 
+#: (game, heading)
+Column = tuple[str, str]
+
+
 def _table(entries: Sequence[Entry]) -> str:
     from tabulate import tabulate
 
-    columns = sorted({_column(e, entries) for e in entries}, key=lambda c: (list(GAMES).index(c[0]), c[1]))
-    rows: dict[tuple[str, str], list[Entry]] = {}
+    headings = _headings(entries)
+    by_place: dict[tuple[str, str], dict[Column, list[Entry]]] = {}
+    by_column: dict[Column, list[Entry]] = {}
     for one in entries:
-        rows.setdefault((one.defense, one.settings), []).append(one)
-    names = _names(list(rows))
+        column = one.game, headings[_asked(one)]
+        by_place.setdefault((one.defense, one.settings), {}).setdefault(column, []).append(one)
+        by_column.setdefault(column, []).append(one)
+    columns = sorted(by_column, key=lambda c: (list(GAMES).index(c[0]), c[1]))
+    names = _names(list(by_place))
     body = []
-    for key in sorted(rows, key=lambda k: names[k]):
-        mine = rows[key]
-        seeds = len({e.seed for e in mine})
-        cells = [_cell([e for e in mine if _column(e, entries) == column], seeds) for column in columns]
+    for key in sorted(by_place, key=lambda k: names[k]):
+        mine = by_place[key]
+        seeds = len({e.seed for held in mine.values() for e in held})
+        cells = [_cell(mine.get(column, ()), seeds) for column in columns]
         body.append([f"{escape(names[key])} ({seeds})", *cells])
-    blind = [_blind([e for e in entries if _column(e, entries) == column]) for column in columns]
+    blind = [_blind(by_column[column]) for column in columns]
     heads = ["defense", *(escape(column[1]) for column in columns)]
     return str(tabulate([*body, ["*blind*", *blind]], heads, tablefmt="pipe", disable_numparse=True))
 
 
-def _column(one: Entry, entries: Sequence[Entry]) -> tuple[str, str]:
-    """(game, heading): the attack's name, with those of its options in which the table's cells differ."""
-    others = [e.options for e in entries if e.attack == one.attack]
-    differing = sorted(k for k in one.options if any(o.get(k) != one.options[k] for o in others))
-    return one.game, " ".join([one.attack, *(f"{k}={one.options[k]}" for k in differing)])
+def _asked(one: Entry) -> tuple[str, str]:
+    """The attack and its options, as one value."""
+    return one.attack, canonical_json(one.options)
+
+
+def _headings(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    """Of what was asked: the attack's name, with those of its options in which the table's cells differ."""
+    kinds = {_asked(one): one.options for one in entries}
+    found = {}
+    for (attack, options), mine in kinds.items():
+        others = [theirs for (name, _), theirs in kinds.items() if name == attack]
+        differing = sorted(k for k in mine if any(o.get(k) != mine[k] for o in others))
+        found[attack, options] = " ".join([attack, *(f"{k}={mine[k]}" for k in differing)])
+    return found
 
 
 def _names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
