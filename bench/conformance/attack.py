@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from functools import cached_property
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -14,15 +16,25 @@ from bench.config import Config, canonical_json
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.playground import Playground, playground
 from bench.games.catalog import GAMES
+from bench.isolation.parent import Origin, isolated
 from bench.plugins import Plugin, Plugins
-from bench.spec import ADVERSARIES
+from bench.spec import ADVERSARIES, PluginSpec
 from bench.view import Kind
 
 #: the figure that decides, by game, and what a run that memorised its records must give at the strongest adversary
 HEADLINE = {name: game.headline for name, game in GAMES.items()} | {"extraction": "inferred", "audit": "canary_auc"}
-PLANTED = {"membership": 0.8, "reconstruction": 0.5, "source": 0.8, "extraction": 0.5, "audit": 0.8}
+PLANTED = {
+    "membership": 0.8,
+    "reconstruction": 0.5,
+    "source": 0.8,
+    "participation": 0.8,
+    "extraction": 0.5,
+    "audit": 0.8,
+}
 #: how much more of the trained records' tokens a reconstruction must recall than of others'
 DIFFERENCE = 0.2
+#: of 1 and the number itself: how far a number of the scores may lie from what another process gives
+ALIKE = 1e-3
 
 
 def checks(plugin: Plugin, config: Config, grounds: MutableMapping[str, Playground]) -> Iterator[Check]:
@@ -38,6 +50,8 @@ def checks(plugin: Plugin, config: Config, grounds: MutableMapping[str, Playgrou
     if game in ("membership", "reconstruction"):
         yield Check("no leak", subject.no_leak)
         yield Check("order", subject.candidate_order if game == "membership" else subject.target_order)
+    if plugin.path is not None:
+        yield Check("isolation", subject.elsewhere)
 
 
 class _Subject:
@@ -153,12 +167,40 @@ class _Subject:
             )
         return f"{len(one)} of {len(targets)} targets answered, in any order"
 
+    def elsewhere(self) -> str:
+        """In a process of its own, as attacks that are not built in are run, it gives the same answers."""
+        able = [who for who, one in self.found.items() if one.status == "ok"]
+        expect(able, "no adversary of a run in the clear can make it.")
+        who = able[-1]  # who sees most
+        ground, here = self.ground_of(who), self.found[who]
+        spec = PluginSpec(name=self.plugin.name, config=self.config.model_dump(mode="json"))
+        apart = isolated(self.attack, Origin(self.plugin, spec, ground.run.spec, ground.materials))
+        there = ground.assess(self.plugin.name, apart, who)
+        expect(there.status == here.status, f"in a process of its own it ends as {there.status}: {there.note}")
+        expect(there.reads == here.reads, "in a process of its own it says that it read something else.")
+        expect(
+            _alike(json.loads(here.sheet or "null"), json.loads(there.sheet or "null")),
+            "in a process of its own it gives other answers: it uses something besides the view and what it is lent.",
+        )
+        return f"the same answers as {who} in a process that holds the view alone"
+
     def _strongest(self, ground: Playground) -> tuple[float, str]:
         name = HEADLINE[self.attack.game]
         known = [(value, who) for who, one in self.found.items() if (value := _figure(one, name)) is not None]
         if not known:
             raise Failed(f"no adversary got a figure '{name}'.")
         return max(known)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Whether two sheets are the same, numbers up to ``ALIKE``."""
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=ALIKE, abs_tol=ALIKE)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_alike(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
+    return bool(one == other)
 
 
 def margin(n: Mapping[str, int]) -> float:

@@ -1,4 +1,4 @@
-"""Source, participation and label shares: a planted leak is found, none gives chance, order and ids do not matter."""
+"""Source and label shares: a planted leak is found, none gives chance, order and ids do not matter."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attacks import label_distribution, participation, source
+from attacks import label_distribution, source
 from bench import attack as attack_interface
-from bench.attack import Candidates, Organisation
+from bench.attack import Candidates
 from bench.plays.participation import _hits as participation_hits
 from bench.plays.property import _grades
 from bench.plays.source import _hits as source_hits
@@ -108,29 +108,6 @@ def test_ties_count_as_their_share() -> None:
     hits = source_hits(Answers(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 0.0]]), ()), [0, 2, 1], 3)
     assert hits == [0.5, pytest.approx(1 / 3), 0.0]
     assert participation_hits(Answers(np.array([1.0, 1.0, 2.0, 1.0]), ()), [0, 1]) == [0.5, 0.0]
-
-
-def test_who_took_part_is_told_by_fresh_texts_of_its_kind() -> None:
-    rng = np.random.default_rng(2)
-    losses: dict[tuple[str | None, int], float] = {}
-    asked, truth, number = [], [], 0
-    for place in SILOS:
-        present = int(rng.integers(0, 2))
-        truth.append(present)
-        for which in (0, 1):
-            ids = list(range(number, number + 10))
-            number += 10
-            gain = 0.6 if which == present else 0.3
-            losses |= {(None, i): 3.0 + rng.normal(0, 0.3) for i in ids}
-            losses |= {(place, i): losses[None, i] - gain + rng.normal(0, 0.05) for i in ids}
-            asked.append(Organisation(place, tokens(ids), ("",) * 10))
-    tools = Tools(losses, tokens([5000]))
-    attack = participation.build(participation.Config())
-    assert attack.variant("server") is not None
-    found = attack.took_part(View(ALL), asked, tools)  # type: ignore[arg-type]
-    assert participation_hits(found, truth) == [1.0, 1.0, 1.0]
-    nothing = attack.took_part(View({}), asked, tools)  # type: ignore[arg-type]
-    assert participation_hits(nothing, truth) == [0.5, 0.5, 0.5]
 
 
 class Expecting:

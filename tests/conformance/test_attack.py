@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from bench.attack import Attack, Candidates, Guesses, Reconstruction
 from bench.conformance import attack as kit
 from bench.conformance import run_checks
 from bench.conformance.playground import Playground, playground
+from bench.isolation import sandbox
+from bench.plugins import Plugins
 
 Infer = Callable[[Any, Candidates, Any], Guesses]
 
@@ -162,3 +165,76 @@ class Everything(Attack):
 
 def test_a_reconstruction_that_claims_everything_is_found() -> None:
     assert "of records that were not trained on" in failed(Everything())["no leak"]
+
+
+APART = '''
+"""Membership by the drop of the loss, plus what another process has otherwise."""
+import os
+import numpy as np
+from bench import Attack, Guesses
+from bench import Config as Base
+
+api = 1
+
+class Config(Base):
+    mode: str = "plain"
+
+class Drop(Attack):
+    game = "membership"
+    needs = frozenset({"adapter", "upload"})
+
+    def __init__(self, config):
+        self.config = config
+
+    def infer(self, view, candidates, tools):
+        before = tools.token_stats(None, candidates.tokens).losses()
+        scores = np.zeros(len(candidates.ids))
+        for silo in set(candidates.silos):
+            rows = np.array([holder == silo for holder in candidates.silos])
+            after = tools.token_stats(view.last_adapter(silo), candidates.tokens).losses()
+            scores[rows] = (before - after)[rows]
+        if self.config.mode == "process":
+            scores = scores + os.getpid()
+        if self.config.mode == "file":
+            open(__file__.replace("apart.py", "truth"), "rb").close()
+        read = str(os.getpid()) if self.config.mode == "reads" else "adapter"
+        return Guesses({"drop": scores}, (read,))
+
+def build(config: Config) -> Attack:
+    return Drop(config)
+'''
+
+
+@pytest.mark.parametrize(
+    ("mode", "says"),
+    [
+        ("plain", ""),
+        ("process", "gives other answers"),
+        ("reads", "read something else"),
+        ("file", "ends as error"),
+    ],
+)
+def test_an_attack_that_differs_in_a_process_of_its_own_is_found(mode: str, says: str, tmp_path: Path) -> None:
+    if mode == "file" and sandbox.version() == 0:
+        pytest.skip("this kernel has no Landlock")
+    path = tmp_path / "apart.py"
+    path.write_text(APART)
+    (tmp_path / "truth").write_text("what it must not read")
+    plugin = Plugins([path]).find("attack", "apart")
+    found = {f.title: f for f in run_checks(kit.checks(plugin, plugin.validate({"mode": mode}), {}))}
+    assert found["isolation"].passed == (not says)
+    assert says in found["isolation"].says
+    assert all(f.passed for title, f in found.items() if title != "isolation")
+
+
+def test_sheets_are_alike_up_to_rounding() -> None:
+    one = {"a": [1.0, 2, "x", None, True], "b": {"c": 0.0}}
+    assert kit._alike(one, {"a": [1.0005, 2, "x", None, True], "b": {"c": 5e-4}})
+    for other in (
+        {"a": [1.01, 2, "x", None, True], "b": {"c": 0.0}},
+        {"a": [1.0, 3, "x", None, True], "b": {"c": 0.0}},
+        {"a": [1.0, 2, "x", None], "b": {"c": 0.0}},
+        {"a": [1.0, 2, "x", None, True], "b": {"d": 0.0}},
+        {"a": [1.0, 2, "x", 0.0, True], "b": {"c": 0.0}},
+    ):
+        assert not kit._alike(one, other)

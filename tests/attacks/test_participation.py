@@ -1,0 +1,204 @@
+"""Participation: what training did, explained by training on each organisation's kind of text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from attacks import participation
+from attacks.participation import _weights
+from attacks.rowspace.learned import simulate
+from bench.attack import Organisation, Own, Tools
+from bench.errors import SiloBenchError
+from bench.model import LoraModel
+from bench.plays.participation import _hits
+from bench.spec import LocalSpec
+from bench.task import Record
+from bench.tokens import Tokens, TokenStats
+
+Flat = NDArray[np.float32]
+
+PLACES = ("silo-0", "silo-1")
+#: four organisations, two for each place, and the coins
+KINDS = (
+    "heart valve aorta pulse murmur stent",
+    "lung airway cough oxygen wheeze mask",
+    "knee hip joint brace tendon cast",
+    "eye lens retina vision cornea drops",
+)
+CAME = (1, 0)
+LOCAL = {"steps": 6, "batch": 8, "optimizer": "adamw", "lr": 5e-3}
+
+
+@dataclass(frozen=True)
+class Reading:
+    kind: str
+    silos: frozenset[str]
+    adapter: Flat
+    before: Flat | None = None
+    round: int = 0
+    handle: str = "x"
+
+    @property
+    def before_path(self) -> Path | None:
+        return None if self.before is None else Path("before")
+
+
+@dataclass
+class View:
+    readings: Sequence[Reading]
+    spec: Mapping[str, Any]
+    initial_path: Path | None = None
+
+    def uploads(self, silo: str | None = None) -> list[Reading]:
+        return [r for r in self.readings if r.kind == "upload" and silo in (None, *r.silos)]
+
+    def adapters(self) -> list[Reading]:
+        return [r for r in self.readings if r.kind == "adapter"]
+
+    def last_adapter(self, silo: str) -> Reading | None:
+        last = [r for r in self.readings if r.kind != "upload" or silo in r.silos]
+        return last[-1] if last else None
+
+
+class Lent(Tools):
+    def __init__(self, model: LoraModel) -> None:
+        self.model = model
+        self.made: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
+
+    def token_stats(self, source: Any, tokens: Tokens) -> TokenStats:
+        return self.stats_under(None if source is None else source.adapter, tokens)
+
+    def stats_under(self, adapter: Any, tokens: Tokens) -> TokenStats:
+        self.model.set_adapter(adapter)
+        return self.model.stats(tokens)
+
+
+def texts(model: LoraModel, kind: int, seed: int, count: int = 16) -> Tokens:
+    rng = np.random.default_rng([kind, seed])
+    words = KINDS[kind].split()
+    made = [" ".join(["the patient's", *rng.choice(words, 5), "was seen"]) for _ in range(count)]
+    return model.encode([Record(f"{k}", text) for k, text in enumerate(made)], 32, "")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A round of two silos, each trained on other texts of the organisation that came."""
+
+    initial: Flat
+    uploads: tuple[Flat, ...]
+    organisations: tuple[Organisation, ...]
+    lent: Lent
+
+    def view(self, *kinds: str) -> View:
+        mean = np.mean(self.uploads, axis=0, dtype=np.float64).astype(np.float32)
+        found = []
+        for kind in kinds:
+            if kind == "upload":
+                pairs = zip(PLACES, self.uploads, strict=True)
+                found += [Reading("upload", frozenset({place}), one, self.initial) for place, one in pairs]
+            else:
+                found.append(Reading(kind, frozenset(PLACES), mean))
+        return View(found, {"federation": {"local": LOCAL}})
+
+    def ask(self, view: View, organisations: Sequence[Organisation] | None = None) -> Any:
+        attack = participation.build(participation.Config(simulations=2))
+        return attack.took_part(view, organisations or self.organisations, self.lent)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def scene(loaded: LoraModel) -> Scene:
+    local, initial = LocalSpec.model_validate(LOCAL), loaded.initial_adapter(np.random.default_rng(3))
+    uploads = []
+    for place, came in enumerate(CAME):
+        own = texts(loaded, 2 * place + came, seed=1)
+        change = simulate(loaded, initial, own, local, 6, np.random.default_rng(40 + place))
+        uploads.append((initial + change).astype(np.float32))
+    fresh = [texts(loaded, kind, seed=2) for kind in range(len(KINDS))]
+    organisations = tuple(Organisation(PLACES[k // 2], one, ("",) * len(one)) for k, one in enumerate(fresh))
+    return Scene(initial, tuple(uploads), organisations, Lent(loaded))
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"),
+    [("upload", "upload of silo-1, round 0"), ("adapter", "adapter after round 0"),
+     ("query", "queries of the released model")],
+)  # fmt: skip
+def test_who_took_part_is_found(scene: Scene, kind: str, read: str) -> None:
+    found = scene.ask(scene.view(kind))
+    assert _hits(found, CAME) == [1.0, 1.0]
+    assert _hits(found, [1 - c for c in CAME]) == [0.0, 0.0]
+    assert found.reads[-1] == read
+
+
+def test_nothing_opened_and_nothing_trained_are_ties(scene: Scene) -> None:
+    assert _hits(scene.ask(scene.view()), CAME) == [0.5, 0.5]
+    still = View([Reading("adapter", frozenset(PLACES), scene.initial)], {"federation": {"local": LOCAL}})
+    assert _hits(scene.ask(still), CAME) == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("kind", ["upload", "query"])
+def test_the_order_of_texts_and_of_organisations_is_irrelevant(scene: Scene, kind: str) -> None:
+    order, view = [3, 0, 2, 1], scene.view(kind)
+    mixed = []
+    for k in order:
+        one = scene.organisations[k]
+        rows = np.random.default_rng(k).permutation(len(one.tokens))
+        mixed.append(Organisation(one.place, one.tokens.take(rows), one.texts))
+    plain, other = scene.ask(view).scores, scene.ask(view, mixed).scores
+    np.testing.assert_allclose(other, plain[order], rtol=1e-4, atol=1e-5)
+
+
+def test_a_coalition_s_own_kind_is_no_evidence_for_others(scene: Scene, loaded: LoraModel) -> None:
+    """A silo of the coalition moved the global adapter too: its part is explained by its own texts."""
+    own = texts(loaded, 1, seed=2)
+    scene.lent.own = Own(own, ("",) * len(own), (PLACES[0],) * len(own), np.ones(len(own), np.bool_))
+    try:
+        asked = [scene.organisations[1], scene.organisations[2]]
+        shared = scene.ask(scene.view("adapter"), asked).scores
+    finally:
+        scene.lent.own = None
+    alone = scene.ask(scene.view("adapter"), asked).scores
+    assert shared == pytest.approx([alone[0] / 2, alone[1]], rel=1e-6)  # the same column twice
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    coefficients=st.lists(st.floats(-3, 3).map(lambda x: round(x, 3)), min_size=1, max_size=6),
+)
+def test_weights_are_the_sum_s_coefficients(seed: int, coefficients: list[float]) -> None:
+    """However alike the columns are, and however long: against a sum written down."""
+    rng = np.random.default_rng(seed)
+    common = 3 * rng.normal(size=50)
+    columns = [(common + rng.normal(size=50)) * 10.0**k for k in range(len(coefficients))]
+    units = [column / np.linalg.norm(column) for column in columns]
+    observed = sum((c * unit for c, unit in zip(coefficients, units, strict=True)), np.zeros(50))
+    np.testing.assert_allclose(_weights(observed, columns), coefficients, atol=1e-8)
+
+
+def test_noise_has_no_favourite_within_one_in_a_million() -> None:
+    rng = np.random.default_rng(11)
+    columns = [rng.normal(size=40) + k for k in range(4)]
+    wins = sum(w[0] > w[1] for w in (_weights(rng.normal(size=40), columns) for _ in range(2000)))
+    assert abs(wins - 1000) < 4.9 * np.sqrt(500)
+
+
+def test_what_is_no_number_is_refused() -> None:
+    good = np.ones(3)
+    for observed, simulated in ((good * np.nan, good), (good, good * np.inf)):
+        with pytest.raises(SiloBenchError, match="did not converge"):
+            _weights(observed, [simulated])
+    assert _weights(good, [np.zeros(3)]).tolist() == [0.0]
