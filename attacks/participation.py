@@ -171,8 +171,8 @@ def _weights(observed: Floats, simulated: Sequence[Floats]) -> Floats:
     if not (np.isfinite(columns).all() and np.isfinite(observed).all()):
         raise SiloBenchError("training did not converge: a simulated or an observed change of the adapter is no number")
     lengths = np.linalg.norm(columns, axis=0)
-    weights: Floats = np.linalg.lstsq(columns / np.where(lengths > 0, lengths, 1.0), observed, rcond=None)[0]
-    return weights
+    found = np.linalg.lstsq(columns / np.where(lengths > 0, lengths, 1.0), observed, rcond=None)[0]
+    return np.asarray(found, np.float64)
 
 
 def build(config: Config) -> Attack:
