@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.assess import Assessor
 from bench.attack import Attack, Guesses, Target
@@ -208,6 +213,36 @@ def test_values_survive_the_way() -> None:
 def test_malformed_bytes_are_refused(data: bytes) -> None:
     with pytest.raises(SiloBenchError, match="malformed"):
         Decoder().loads(data)
+
+
+def test_an_archive_that_swells_is_refused() -> None:
+    """A few kilobytes that unpack to a hundred megabytes, and an entry whose header promises a terabyte."""
+    packed = io.BytesIO()
+    np.savez_compressed(packed, text=np.zeros(10**8, np.uint8))
+    assert len(packed.getvalue()) < 10**6
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "|u1", "fortran_order": False, "shape": (10**12,)})
+    promised = io.BytesIO()
+    with zipfile.ZipFile(promised, "w") as archive:
+        archive.writestr("text.npy", head.getvalue())
+    for data in (packed.getvalue(), promised.getvalue()):
+        tracemalloc.start()
+        with pytest.raises(SiloBenchError, match="malformed"):
+            Decoder().loads(data)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+        tracemalloc.stop()
+
+
+GOOD = Encoder().dumps({"t": Target(1, "silo-0", 2, 3), "n": np.arange(6.0)})
+
+
+@given(places=st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), min_size=1, max_size=4))
+def test_changed_bytes_give_a_value_or_one_sentence(places: list[tuple[int, int]]) -> None:
+    data = bytearray(GOOD)
+    for place, byte in places:
+        data[place] = byte
+    with contextlib.suppress(SiloBenchError):
+        Decoder().loads(bytes(data))
 
 
 def test_objects_do_not_travel() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from bench import attack as interface
@@ -25,6 +27,11 @@ from bench.view import Reading, View
 #: most bytes of one value
 MAX_BYTES = 4 * 2**30
 _MAX_DEPTH = 30
+#: what zipfile, numpy, json and the constructors raise on bytes that ``Encoder`` did not write
+_MALFORMED = (
+    *(zipfile.BadZipFile, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError),
+    *(OSError, EOFError, MemoryError, RuntimeError),
+)
 
 
 def _dataclasses() -> dict[str, Any]:
@@ -103,11 +110,9 @@ class Decoder:
     def loads(self, data: bytes) -> Any:
         """The value in ``data``, from anybody. Raises SiloBenchError on anything that ``Encoder`` does not write."""
         try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
-            text = arrays["text"]
-            return self._value(json.loads(text.astype(np.uint8).tobytes()), arrays, 0)
-        except (zipfile.BadZipFile, ValueError, KeyError, TypeError, OSError, EOFError, RecursionError) as error:
+            arrays = _arrays(data)
+            return self._value(json.loads(arrays["text"].astype(np.uint8).tobytes()), arrays, 0)
+        except _MALFORMED as error:
             raise SiloBenchError(f"a message between processes is malformed ({type(error).__name__})") from None
 
     def _value(self, plain: Any, arrays: Mapping[str, NDArray[Any]], depth: int) -> Any:
@@ -140,6 +145,28 @@ class Decoder:
         if not 0 <= place < len(readings):
             raise SiloBenchError("a message between processes names a reading that its view does not have")
         return readings[place]
+
+
+def _arrays(data: bytes) -> dict[str, NDArray[Any]]:
+    """What ``numpy.savez`` wrote. Raises ValueError where an entry is compressed, or promises more bytes than were
+    sent, before anything is allocated for it; one of ``_MALFORMED`` where one is no array."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(data):
+            raise ValueError("compressed, or overlapping")
+        for entry in entries:
+            with archive.open(entry) as stream:
+                if _promised(stream) > entry.file_size:
+                    raise ValueError("more values than bytes")
+    with np.load(io.BytesIO(data), allow_pickle=False) as found:
+        return {name: found[name] for name in found.files}
+
+
+def _promised(stream: IO[bytes]) -> int:
+    """Bytes of the values that the header of a .npy file announces."""
+    headers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    shape, _, dtype = headers[npy.read_magic(stream)](stream)
+    return math.prod(shape) * int(dtype.itemsize)
 
 
 def _pairs(value: Any) -> Sequence[tuple[Any, Any]]:
