@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from bench.plays.participation import _hits
 from bench.spec import LocalSpec
 from bench.task import Record
 from bench.tokens import Tokens, TokenStats
+from bench.view import adapter_handle
 
 Flat = NDArray[np.float32]
 
@@ -142,6 +143,18 @@ def test_who_took_part_is_found(scene: Scene, kind: str, read: str) -> None:
     assert _hits(found, CAME) == [1.0, 1.0]
     assert _hits(found, [1 - c for c in CAME]) == [0.0, 0.0]
     assert found.reads[-1] == read
+
+
+def test_changes_of_all_rounds_are_explained_from_where_the_first_began(scene: Scene, loaded: LoraModel) -> None:
+    """Of a second upload the change counts too, and simulations start where the silo did."""
+    step = (np.float32(0.5) * (scene.uploads[0] - scene.initial)).astype(np.float32)
+    second = Reading("upload", frozenset(PLACES[:1]), scene.uploads[0] + step, scene.uploads[0], round=1)
+    view, asked = scene.view("upload"), scene.organisations[:2]
+    lent = Lent(loaded)
+    longer = replace(scene, lent=lent).ask(replace(view, readings=[second, *view.readings]), asked)
+    assert {key[3] for key in lent.made} == {adapter_handle(scene.initial)}  # type: ignore[index]
+    np.testing.assert_allclose(longer.scores, 1.5 * scene.ask(view, asked).scores, rtol=1e-4)
+    assert longer.reads == ("upload of silo-0, round 1",)
 
 
 def test_nothing_opened_and_nothing_trained_are_ties(scene: Scene) -> None:
