@@ -17,13 +17,14 @@ from hypothesis import strategies as st
 
 from bench.assess import Assessor
 from bench.attack import Attack, Guesses, Target
-from bench.conformance.playground import Playground, playground
+from bench.conformance.playground import Playground
 from bench.errors import SiloBenchError
 from bench.isolation import sandbox
 from bench.isolation.codec import Decoder, Encoder
 from bench.isolation.parent import Origin, _passed, isolated
 from bench.plugins import Plugins
 from bench.spec import PluginSpec
+from tests.grounds import ground as trained
 
 PROBE = '''
 """Looks around: scores are 1 where it could read what it must not."""
@@ -88,12 +89,12 @@ def build(config: Config) -> Attack:
 
 @pytest.fixture(scope="module")
 def ground() -> Playground:
-    return playground("membership")
+    return trained("membership")
 
 
 @pytest.fixture(scope="module")
 def rebuilt() -> Playground:
-    return playground("reconstruction")
+    return trained("reconstruction")
 
 
 def apart(
@@ -148,12 +149,15 @@ def test_reconstructions_are_the_same_elsewhere(rebuilt: Playground, name: str) 
     assert [a.target for a in one] == [a.target for a in other]
 
 
-@pytest.mark.parametrize("adversary", ["server", "user"])
-@pytest.mark.parametrize("name", ["extraction", "label-distribution"])
+@pytest.mark.parametrize(
+    ("name", "adversary"),
+    [("label-distribution", "server"), ("label-distribution", "user"), ("extraction", "server"),
+     pytest.param("extraction", "user", marks=pytest.mark.slow)],
+)  # fmt: skip
 def test_answers_that_name_readings_or_labels_are_the_same_elsewhere(name: str, adversary: str) -> None:
     """Through the whole game, trial by trial; the conformance kit does so for every attack."""
     plugins = Plugins()
-    ground = playground(plugins.find("attack", name).build({}).game)
+    ground = trained(plugins.find("attack", name).build({}).game)
     here, there = (ground.assess(name, attack, adversary) for attack in apart(ground, plugins, name))
     assert (here.status, there.status) == ("ok", "ok"), there.note
     assert here.sheet == there.sheet

@@ -11,8 +11,8 @@ import pytest
 from attacks import gradient_matching, inversion, learned_inversion
 from attacks.rowspace.observe import Observed
 from attacks.rowspace.uploads import OnUploads
-from bench.conformance.playground import playground
 from bench.lender import Memo
+from tests.grounds import ground as trained
 
 ATTACKS: list[Any] = [
     inversion.build(inversion.Config()),
@@ -33,7 +33,7 @@ def test_a_target_is_worked_on_once_for_all_adversaries_that_read_it(
         return lambda target, seen, beside: worked.append(target.silo) or solve(target, seen, beside)
 
     monkeypatch.setattr(type(attack), "solver", counting)
-    ground = replace(playground("reconstruction"), memo=Memo())
+    ground = trained("reconstruction")
     found = {name: ground.assess("a", attack, name) for name in ("server", "all-but-one")}
     assert sorted(worked) == ["silo-0", "silo-1", "silo-2", "silo-3"]
     alone = replace(ground, memo=Memo()).assess("a", attack, "all-but-one")

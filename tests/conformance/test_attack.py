@@ -14,9 +14,10 @@ import pytest
 from bench.attack import Attack, Candidates, Guesses, Reconstruction
 from bench.conformance import attack as kit
 from bench.conformance import run_checks
-from bench.conformance.playground import Playground, playground
+from bench.conformance.playground import Playground
 from bench.isolation import sandbox
 from bench.plugins import Plugins
+from tests.grounds import ground as trained
 
 Infer = Callable[[Any, Candidates, Any], Guesses]
 
@@ -61,7 +62,7 @@ def shared(grounds: dict[str, Playground], monkeypatch: pytest.MonkeyPatch) -> N
 
     def cached(game: Any, *_: Any) -> Playground:
         if game not in grounds:
-            grounds[game] = playground(game)
+            grounds[game] = trained(game)
         return grounds[game]
 
     monkeypatch.setattr(kit, "playground", cached)
@@ -86,7 +87,7 @@ def test_scores_with_the_wrong_sign_are_found() -> None:
 
 
 def test_an_attack_that_knows_something_else_is_found(grounds: dict[str, Playground]) -> None:
-    ground = grounds.setdefault("membership", playground("membership"))
+    ground = grounds.setdefault("membership", trained("membership"))
     planting = ground.with_other_truth().run.planting
     known = set(ground.materials.texts([i for held in planting.members.values() for i in held]))
 

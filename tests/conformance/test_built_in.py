@@ -14,6 +14,8 @@ from bench.spec import ADVERSARIES
 
 #: tasks whose records must be fetched first: checked by hand with 'bench check', and by their own tests on local files
 FETCHED = frozenset({"drug-reviews"})
+#: attacks that are slow on one run
+LONG = frozenset({"combined", "fedmia", "gradient"})
 FOUND = [plugin for kind in KINDS for plugin in Plugins().all(kind) if plugin.origin == "built-in"]
 
 
@@ -24,12 +26,14 @@ def grounds() -> Grounds:
 
 
 def case(plugin: Plugin) -> Any:
-    """Attacks that train more than the kit's one run, or search, take their minutes in 'tox -e slow'."""
+    """Attacks that train more than the kit's one run, search, or take gradients of candidates take their minutes in
+    'tox -e slow'."""
     marks = []
     if plugin.kind == "attack":
         attack = plugin.build()
         own_run = any(attack.variant(who) is not None for who in ADVERSARIES)
-        if own_run or attack.shadows or attack.game in ("reconstruction", "extraction") or plugin.name == "combined":
+        own_run |= attack.ground != "fedavg" or attack.shadows > 0
+        if own_run or attack.game in ("reconstruction", "extraction") or plugin.name in LONG:
             marks.append(pytest.mark.slow)
     return pytest.param(plugin, marks=marks, id=f"{plugin.kind}-{plugin.name}")
 

@@ -28,6 +28,7 @@ from bench.materials import Materials
 from bench.spec import PluginSpec
 from bench.training import ORDINARY, training_tokens
 from bench.view import View
+from tests.grounds import ground as trained
 
 ANY = frozenset({"adapter", "upload", "query"})
 
@@ -117,12 +118,12 @@ def values(found: Assessment) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def sentences() -> Playground:
-    return playground("membership")
+    return trained("membership")
 
 
 @pytest.fixture(scope="module")
 def notes() -> Playground:
-    return playground("source")
+    return trained("source")
 
 
 def test_membership_follows_the_planting(sentences: Playground) -> None:
@@ -196,7 +197,7 @@ def test_extraction_asks_for_the_secret_that_was_cut_out(notes: Playground) -> N
 
 
 def test_reconstruction_is_graded_against_the_batch() -> None:
-    ground = playground("reconstruction")
+    ground = trained("reconstruction")
     right = values(ground.assess("oracle", Oracle("reconstruction", ground), "server"))
     assert right["token_recall"] == right["token_precision"] == right["exact_order"] == right["rouge_l"] == 1
     assert values(ground.assess("oracle", Oracle("reconstruction", ground, -1), "server"))["token_recall"] == 0
