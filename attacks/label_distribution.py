@@ -1,18 +1,20 @@
 """The shares of the labels among a silo's records, from what its training did to the labels that the model expects.
 
-Where a change in one round is known (the silo's own first opened upload, else the first known step of the global
-adapter), the adversary trains as the silo would, from the same start, on records of the population: once for every
-label j, on records of which that label has a share of ``lean`` beside the population's shares. Let d be the change of
-the probability of every label among all labels, at the places of the answers of other records of the population; d_j
-the same of simulation j, and q_j the shares of labels that it was trained on. Then
+``simulated``: where a change in one round is known (the silo's own first opened upload, else the first known step of
+the global adapter), the adversary trains as the silo would, from the same start, on records of the population: once for
+every label j, on records of which that label has a share of ``lean`` beside the population's shares. Let d be the
+change of the probability of every label among all labels, at the places of the answers of other records of the
+population; d_j the same of simulation j, and q_j the shares of labels that it was trained on. Then
 
     shares  =  sum over labels j of w_j q_j  /  sum of w_j,      w  =  argmin |d - sum over j of w_j d_j|,  w >= 0.
 
 No answer is more one-sided than the simulations are, and nothing is fitted to answers of targets.
 
-Where only the last model is known, or is asked (``user``, ``outsider``), it is what that model expects of the labels
-over the population's records: where a classifier fits a free bias for every label, the shares that it expects over its
-training records are those that it was trained on (the score equation of logistic regression).
+``expected``: what the last model expects of the labels over the population's records. Where a classifier fits a free
+bias for every label, the shares that it expects over its training records are those that it was trained on (the score
+equation of logistic regression); over other records it leans towards theirs. So it errs little where silos differ by
+chance alone, which the public settings tell (``iid``), and it is all that there is where only the last model is known,
+or is asked.
 
 Ours; models that the adversary trains to learn what a property of the data does to them are those of Ganju et al. 2018,
 updates as what shows it those of Melis et al. 2019.
@@ -24,7 +26,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +60,11 @@ _SUPPOSED = 4
 
 
 class Config(BaseConfig):
-    """``simulations``: of every label. ``lean``: how far their shares go from the population's to a single label's.
-    ``steps``: no more local steps than these in each."""
+    """``method``: ``auto`` is ``expected`` where silos are alike by the public settings (``iid``), else ``simulated``
+    where a change is known. ``simulations``: of every label. ``lean``: how far their shares go from the population's
+    to a single label's. ``steps``: no more local steps than these in each."""
 
+    method: Literal["auto", "simulated", "expected"] = "auto"
     simulations: int = Field(1, ge=1, le=1000)
     lean: float = Field(0.75, gt=0, le=1)
     steps: int = Field(16, ge=1, le=100_000)
@@ -116,12 +120,17 @@ class LabelDistribution(Attack):
         self.config = config
 
     def work(self, spec: RunSpec) -> float:
-        """Records of the population under every silo's upload, before it and under every simulation, of which a plan
-        supposes four; a step of a simulation as three passes."""
+        """Records of the population under every silo's upload and the global adapter; or before it and under every
+        simulation, of which a plan supposes four; a step of a simulation as three passes."""
+        if not self._simulates(spec.federation.partition):
+            return (spec.federation.silos + 1) * min(spec.pool.population, POPULATION)
         asked = min(spec.pool.population, POPULATION) / 2
         local, records = spec.federation.local, round(spec.pool.candidates * spec.pool.share)
         trained = self._steps(local, records) * min(local.batch, records)
         return (spec.federation.silos + 1 + _SUPPOSED) * asked + _SUPPOSED * 3 * trained
+
+    def _simulates(self, partition: str | None) -> bool:
+        return self.config.method == "simulated" or (self.config.method == "auto" and partition != "iid")
 
     def _steps(self, local: LocalSpec, records: int) -> int:
         taken = local.steps or local.epochs * math.ceil(records / local.batch)
@@ -129,7 +138,7 @@ class LabelDistribution(Attack):
 
     def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
         """None for a victim of which nothing opened. Raises SiloBenchError where training did not converge."""
-        known = Known.of(tools)
+        known = Known.of(tools) if self._simulates(view.spec.get("federation", {}).get("partition")) else None
         found: list[Floats | None] = []
         reads: dict[str, None] = {}
         for victim in victims:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,21 @@ def test_without_uploads_the_first_global_change_counts_for_all(scene: Scene) ->
     found = scene.ask(scene.view("adapter"))
     assert found.reads == ("adapter after round 0",)
     np.testing.assert_array_equal(found.shares[0], found.shares[1])
+
+
+@pytest.mark.parametrize(
+    ("method", "partition", "simulates"),
+    [("auto", "iid", False), ("auto", "field", True), ("auto", "dirichlet", True), ("simulated", "iid", True),
+     ("expected", "dirichlet", False)],
+)  # fmt: skip
+def test_it_simulates_where_silos_may_differ(scene: Scene, method: str, partition: str, simulates: bool) -> None:
+    view = scene.view("upload")
+    divided = replace(view, spec=SPEC | {"federation": {"local": LOCAL, "partition": partition}})
+    scene.lent.made.clear()
+    found = scene.ask(divided, SILOS[:1], method=method)
+    assert bool(scene.lent.made) == simulates
+    expected = label_distribution.expected(scene.lent, view.readings[0])  # type: ignore[arg-type]
+    assert np.allclose(found.shares[0], expected, atol=1e-6) != simulates
 
 
 @pytest.mark.parametrize("case", ["query", "one adapter", "rounds apart", "nothing moved"])
