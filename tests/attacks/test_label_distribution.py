@@ -25,7 +25,6 @@ from bench.plays.property import _grades
 from bench.spec import LocalSpec
 from bench.task import Record
 from bench.tokens import Tokens, TokenStats
-from bench.view import adapter_handle
 
 Flat = NDArray[np.float32]
 
@@ -161,14 +160,28 @@ def test_silos_are_answered_in_any_order_and_simulations_are_shared(scene: Scene
     assert scene.ask(view, SILOS[1:2]).shares[0] == pytest.approx(one.shares[1], abs=1e-6)
 
 
-def test_simulations_start_where_the_silo_did(scene: Scene) -> None:
-    """A first upload that opens in a later round is compared with training from that round's start."""
-    scene.lent.made.clear()
-    start = scene.uploads[2]
-    later = Reading(frozenset({"silo-0"}), round=1, adapter=scene.uploads[0], before=start)
-    scene.ask(View((later,), SPEC), ["silo-0"])
-    assert {adapter_handle(start)} == {part for key in scene.lent.made for part in key if part in
-                                       (adapter_handle(start), adapter_handle(scene.initial))}  # type: ignore[attr-defined]  # fmt: skip
+def trained_on(scene: Scene, label: int, at: Flat) -> tuple[Flat, NDArray[np.float64]]:
+    """What the attack's own simulation of ``label`` gives from ``at``, and the shares that it is trained on."""
+    known, rng = Known.of(scene.lent), np.random.default_rng([0, label])
+    assert known is not None
+    rows = known.mixture(label, 0.75, 16, rng)
+    own, local = known.taught.take(rng.permutation(rows)), LocalSpec.model_validate(LOCAL)
+    change = simulate(scene.lent.model, at, own, local, 16, rng)
+    return (at + change).astype(np.float32), np.bincount(known.taught_labels[rows], minlength=3) / 16
+
+
+def test_whoever_trained_as_a_simulation_has_its_shares(scene: Scene) -> None:
+    """Each from a start of its own, and the later of two uploads is not what is compared."""
+    starts = (scene.initial, scene.uploads[2])
+    made = [trained_on(scene, label, at) for label, at in ((2, starts[0]), (0, starts[1]))]
+    found = [
+        Reading(frozenset({name}), round=1, adapter=adapter, before=at)
+        for name, at, (adapter, _) in zip(SILOS, starts, made, strict=False)
+    ]
+    found.append(Reading(frozenset(SILOS[:1]), round=2, adapter=scene.uploads[1], before=scene.initial))
+    shares = scene.ask(View(tuple(found), SPEC), SILOS[:2]).shares
+    for got, (_, expected) in zip(shares, made, strict=True):
+        np.testing.assert_allclose(got, expected, atol=1e-4)
 
 
 def test_without_uploads_the_first_global_change_counts_for_all(scene: Scene) -> None:
