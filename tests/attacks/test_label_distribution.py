@@ -25,6 +25,7 @@ from bench.plays.property import _grades
 from bench.spec import LocalSpec
 from bench.task import Record
 from bench.tokens import Tokens, TokenStats
+from bench.view import adapter_handle
 
 Flat = NDArray[np.float32]
 
@@ -166,7 +167,7 @@ def trained_on(scene: Scene, label: int, at: Flat) -> tuple[Flat, NDArray[np.flo
     assert known is not None
     rows = known.mixture(label, 0.75, 16, rng)
     own, local = known.taught.take(rng.permutation(rows)), LocalSpec.model_validate(LOCAL)
-    change = simulate(scene.lent.model, at, own, local, 16, rng)
+    change = simulate(scene.lent.model, at, own, local, 3, rng)
     return (at + change).astype(np.float32), np.bincount(known.taught_labels[rows], minlength=3) / 16
 
 
@@ -179,7 +180,10 @@ def test_whoever_trained_as_a_simulation_has_its_shares(scene: Scene) -> None:
         for name, at, (adapter, _) in zip(SILOS, starts, made, strict=False)
     ]
     found.append(Reading(frozenset(SILOS[:1]), round=2, adapter=scene.uploads[1], before=scene.initial))
-    shares = scene.ask(View(tuple(found), SPEC), SILOS[:2]).shares
+    scene.lent.made.clear()
+    shares = scene.ask(View(tuple(found), SPEC), SILOS[:2], steps=3).shares
+    for at in starts:  # both what stands before and the simulations are of one start
+        assert sum(adapter_handle(at) in key for key in scene.lent.made) == 2  # type: ignore[operator]
     for got, (_, expected) in zip(shares, made, strict=True):
         np.testing.assert_allclose(got, expected, atol=1e-4)
 
