@@ -50,7 +50,9 @@ def test_against_members_that_were_not_trained_on_it_is_chance(fedshield: Ground
     assert abs(other.auc() - 0.5) <= other.margin() < 0.4
 
 
-@pytest.mark.parametrize("channel", ["secagg", "rlwe", "threshold-ckks"])
+@pytest.mark.parametrize(
+    "channel", ["secagg", *(pytest.param(name, marks=pytest.mark.slow) for name in ("rlwe", "threshold-ckks"))]
+)
 def test_signed_uploads_are_refused_in_another_s_name(folder: Path, channel: str) -> None:
     with pytest.raises(Refused, match=r"stopped at server.*silo-1 is not signed"):
         ground(folder, spec(channel), "single-out")

@@ -15,11 +15,11 @@ from bench.update import Layout
 from tests.attacks.active_runs import Ground, ground, spec
 
 #: (channel, options, largest error of the reconstructed adapter)
-CHANNELS: tuple[tuple[str, dict[str, Any], float], ...] = (
+CHANNELS: tuple[Any, ...] = (
     ("secagg", {}, 1e-6),
-    ("rlwe", {}, 1e-6),
-    ("bfv", {"key_holder": "server"}, 1e-6),
-    ("threshold-ckks", {}, 1e-4),
+    pytest.param("rlwe", {}, 1e-6, marks=pytest.mark.slow),
+    pytest.param("bfv", {"key_holder": "server"}, 1e-6, marks=pytest.mark.slow),
+    pytest.param("threshold-ckks", {}, 1e-4, marks=pytest.mark.slow),
 )
 
 

@@ -15,7 +15,7 @@ from bench.spec import ADVERSARIES
 #: tasks whose records must be fetched first: checked by hand with 'bench check', and by their own tests on local files
 FETCHED = frozenset({"drug-reviews"})
 #: attacks that are slow on one run
-LONG = frozenset({"combined", "fedmia", "gradient"})
+LONG = frozenset({"combined", "difference", "fedmia", "gradient", "label-distribution"})
 FOUND = [plugin for kind in KINDS for plugin in Plugins().all(kind) if plugin.origin == "built-in"]
 
 
