@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from attacks import label_distribution
 from attacks.label_distribution import Known, convex
 from attacks.rowspace.learned import simulate
 from bench import attack as attack_interface
-from bench.attack import Tools
 from bench.errors import SiloBenchError
 from bench.model import LoraModel
 from bench.plays.property import _grades
@@ -26,8 +24,8 @@ from bench.spec import LocalSpec
 from bench.task import Record
 from bench.tokens import Tokens, TokenStats
 from bench.view import adapter_handle
-
-Flat = NDArray[np.float32]
+from tests.attacks.opened import Flat, Reading, View
+from tests.attacks.opened import Lent as Opened
 
 SILOS = ("silo-0", "silo-1", "silo-2")
 PREFIX = " Outcome:"
@@ -38,55 +36,10 @@ LOCAL = {"epochs": 16, "batch": 8, "optimizer": "adamw", "lr": 1e-2}
 SPEC = {"federation": {"local": LOCAL}, "pool": {"candidates": 32, "share": 0.5}}
 
 
-@dataclass(frozen=True)
-class Reading:
-    silos: frozenset[str]
-    kind: str = "upload"
-    round: int = 0
-    handle: str = "x"
-    adapter: Flat | None = None
-    before: Flat | None = None
-
-    @property
-    def before_path(self) -> Path | None:
-        return None if self.before is None else Path("before")
-
-
-@dataclass(frozen=True)
-class View:
-    readings: tuple[Reading, ...]
-    spec: Mapping[str, Any]
-    initial: Flat | None = None
-
-    @property
-    def initial_path(self) -> Path | None:
-        return None if self.initial is None else Path("initial")
-
-    def uploads(self, silo: str | None = None) -> tuple[Reading, ...]:
-        return tuple(r for r in self.readings if r.kind == "upload" and silo in (None, *r.silos))
-
-    def adapters(self) -> tuple[Reading, ...]:
-        return tuple(r for r in self.readings if r.kind == "adapter")
-
-    def last_adapter(self, silo: str) -> Reading | None:
-        last = [r for r in self.readings if r.kind != "upload" or silo in r.silos]
-        return last[-1] if last else None
-
-
-class Lent(Tools):
+class Lent(Opened):
     def __init__(self, model: LoraModel, population: Tokens, labels: NDArray[np.int64]) -> None:
-        self.model, self.population, self.population_labels = model, population, labels
-        self.labels = ("a", "b", "c")
-        self.made: dict[Hashable, Any] = {}
-
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
-
-    def token_stats(self, source: Any, tokens: Tokens) -> TokenStats:
-        self.model.set_adapter(None if source is None else source.adapter)
-        return self.model.stats(tokens)
+        super().__init__(model)
+        self.population, self.population_labels, self.labels = population, labels, ("a", "b", "c")
 
 
 def texts(model: LoraModel, held: Sequence[int], seed: int) -> tuple[Tokens, NDArray[np.int64]]:
@@ -112,9 +65,9 @@ class Scene:
         for kind in kinds:
             if kind == "upload":
                 pairs = zip(SILOS, self.uploads, strict=True)
-                found += [Reading(frozenset({n}), adapter=one, before=self.initial) for n, one in pairs]
+                found += [Reading("upload", frozenset({n}), one, before=self.initial) for n, one in pairs]
             else:
-                found.append(Reading(frozenset(SILOS), kind, adapter=mean))
+                found.append(Reading(kind, frozenset(SILOS), mean))
         return View(tuple(found), SPEC, self.initial if "adapter" in kinds else None)
 
     def ask(self, view: View, victims: Sequence[str] = SILOS, **options: Any) -> Any:
@@ -176,10 +129,10 @@ def test_whoever_trained_as_a_simulation_has_its_shares(scene: Scene) -> None:
     starts = (scene.initial, scene.uploads[2])
     made = [trained_on(scene, label, at) for label, at in ((2, starts[0]), (0, starts[1]))]
     found = [
-        Reading(frozenset({name}), round=1, adapter=adapter, before=at)
+        Reading("upload", frozenset({name}), adapter, at, round=1)
         for name, at, (adapter, _) in zip(SILOS, starts, made, strict=False)
     ]
-    found.append(Reading(frozenset(SILOS[:1]), round=2, adapter=scene.uploads[1], before=scene.initial))
+    found.append(Reading("upload", frozenset(SILOS[:1]), scene.uploads[1], scene.initial, round=2))
     scene.lent.made.clear()
     shares = scene.ask(View(tuple(found), SPEC), SILOS[:2], steps=3).shares
     for at in starts:  # both what stands before and the simulations are of one start
@@ -212,10 +165,12 @@ def test_it_simulates_where_silos_may_differ(scene: Scene, method: str, partitio
 @pytest.mark.parametrize("case", ["query", "one adapter", "rounds apart", "nothing moved"])
 def test_without_a_change_of_one_round_it_is_what_the_model_expects(scene: Scene, case: str) -> None:
     at = scene.uploads[0]
-    reading = Reading(frozenset(SILOS), "query" if case == "query" else "adapter", 2, adapter=at)
+    reading = Reading(
+        "query" if case == "query" else "adapter", frozenset(SILOS), at, round=0 if case == "one adapter" else 2
+    )
     view = View((reading,), SPEC, scene.initial if case == "rounds apart" else None)
     if case == "nothing moved":
-        reading = Reading(frozenset(SILOS[:1]), adapter=scene.initial, before=scene.initial)
+        reading = Reading("upload", frozenset(SILOS[:1]), scene.initial, scene.initial)
         view = View((reading,), SPEC)
     expected = label_distribution.expected(scene.lent, reading)  # type: ignore[arg-type]
     np.testing.assert_allclose(scene.ask(view, SILOS[:1]).shares[0], expected, atol=1e-6)
@@ -260,6 +215,16 @@ def test_a_mixture_has_the_shares_that_it_is_asked_for(scene: Scene) -> None:
         rows = known.mixture(label, lean, 24, rng)
         assert np.bincount(known.taught_labels[rows], minlength=3).tolist() == expected
     assert len(set(known.mixture(1, 1.0, 8, rng).tolist())) == 8
+    drawn = {tuple(sorted(known.mixture(1, 1.0, 4, rng).tolist())) for _ in range(20)}
+    assert len(drawn) > 1  # of 70: the same 20 times once in 10^35
+
+
+def test_pricing_gives_the_model_back_as_it_was(scene: Scene) -> None:
+    known, model = Known.of(scene.lent), scene.lent.model
+    assert known is not None
+    model.set_adapter(scene.uploads[1])
+    label_distribution._chances(model, scene.uploads[0], known.asked, known.words.tolist())
+    np.testing.assert_array_equal(model.get_adapter(), scene.uploads[1])
 
 
 @given(

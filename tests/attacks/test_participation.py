@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from attacks import participation
 from attacks.participation import _weights
 from attacks.rowspace.learned import simulate
-from bench.attack import Organisation, Own, Tools
+from bench.attack import Organisation, Own
 from bench.errors import SiloBenchError
 from bench.model import LoraModel
 from bench.plays.participation import _hits
 from bench.spec import LocalSpec
 from bench.task import Record
-from bench.tokens import Tokens, TokenStats
+from bench.tokens import Tokens
 from bench.view import adapter_handle
-
-Flat = NDArray[np.float32]
+from tests.attacks.opened import Flat, Lent, Reading, View
 
 PLACES = ("silo-0", "silo-1")
 #: four organisations, two for each place, and the coins
@@ -37,55 +34,6 @@ KINDS = (
 )
 CAME = (1, 0)
 LOCAL = {"steps": 6, "batch": 8, "optimizer": "adamw", "lr": 5e-3}
-
-
-@dataclass(frozen=True)
-class Reading:
-    kind: str
-    silos: frozenset[str]
-    adapter: Flat
-    before: Flat | None = None
-    round: int = 0
-    handle: str = "x"
-
-    @property
-    def before_path(self) -> Path | None:
-        return None if self.before is None else Path("before")
-
-
-@dataclass
-class View:
-    readings: Sequence[Reading]
-    spec: Mapping[str, Any]
-    initial_path: Path | None = None
-
-    def uploads(self, silo: str | None = None) -> list[Reading]:
-        return [r for r in self.readings if r.kind == "upload" and silo in (None, *r.silos)]
-
-    def adapters(self) -> list[Reading]:
-        return [r for r in self.readings if r.kind == "adapter"]
-
-    def last_adapter(self, silo: str) -> Reading | None:
-        last = [r for r in self.readings if r.kind != "upload" or silo in r.silos]
-        return last[-1] if last else None
-
-
-class Lent(Tools):
-    def __init__(self, model: LoraModel) -> None:
-        self.model = model
-        self.made: dict[Hashable, Any] = {}
-
-    def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self.made:
-            self.made[key] = make()
-        return self.made[key]
-
-    def token_stats(self, source: Any, tokens: Tokens) -> TokenStats:
-        return self.stats_under(None if source is None else source.adapter, tokens)
-
-    def stats_under(self, adapter: Any, tokens: Tokens) -> TokenStats:
-        self.model.set_adapter(adapter)
-        return self.model.stats(tokens)
 
 
 def texts(model: LoraModel, kind: int, seed: int, count: int = 16) -> Tokens:
