@@ -1,0 +1,1 @@
+"""What the harness answered when it was recorded, and that it answers so still."""
