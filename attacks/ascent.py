@@ -18,16 +18,16 @@ from pydantic import Field
 from attacks.deviating import Likelihoods, as_outgoing, global_adapter
 from attacks.mia import Config as Scores
 from attacks.shadowing import by_silo
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.behaviour import Behaviour, Honest, Scene
-from bench.channel import Message, Outgoing
-from bench.parties import SERVER
-from bench.tokens import Tokens
-from bench.update import Array
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.behaviour import Behaviour, Honest, Scene
+from bench.core.parties import SERVER
+from bench.core.tokens import Tokens
+from bench.core.update import Array
+from bench.defense.channel import Message, Outgoing
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
-    from bench.view import Reading, View
+    from bench.model.lora import LoraModel
+    from bench.view.view import Reading, View
 
 api = 1
 
@@ -79,7 +79,7 @@ def climb(model: LoraModel, start: Array, tokens: Tokens, population: Tokens, co
     """``start`` after steps of ``config.size`` along the gradient of the mean loss of ``tokens``, until it is up by
     ``config.rise`` nats or the steps are used up. What the gradient has in common with those of the population, at the
     start, is left out: a model that got worse at everything would be mended by every silo."""
-    from bench.gradients import record_gradients
+    from bench.model.gradients import record_gradients
 
     at = np.array(start, dtype=np.float32)
     if not len(tokens):
@@ -109,7 +109,7 @@ def _in_order(tokens: Tokens) -> list[int]:
 
 def _common(model: LoraModel, at: Array, population: Tokens, most: int) -> NDArray[np.float64]:
     """(size, at most ``most``) an orthonormal basis of the gradients of so many of the population's records."""
-    from bench.gradients import record_gradients
+    from bench.model.gradients import record_gradients
 
     few = population.take(np.arange(min(most, len(population))))
     slopes = [g.astype(np.float64) for g in record_gradients(model, at, few)]

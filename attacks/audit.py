@@ -1,8 +1,8 @@
 """An audit: planted canaries, and how far what was released tells which of them were trained on.
 
 The run is one of its own, in which every canary is trained on by the toss of its own fair coin
-(``bench.variants.audit``). This attack gives each canary a score; the game turns scores into guesses, and guesses into
-lower bounds on epsilon (``bench.games.audit``). One score counts, fixed here for each kind of view:
+(``bench.training.variants.audit``). This attack gives each canary a score; the game turns scores into guesses, and
+guesses into lower bounds on epsilon (``bench.games.audit``). One score counts, fixed here for each kind of view:
 
 * how far training lowered the canary's loss, from the base model to the last adapter that opened;
 * where steps of training are known, that plus twice the canary's weight in them, each in units of its own spread.
@@ -28,16 +28,16 @@ from pydantic import Field
 
 from attacks.rounds import tracks
 from attacks.shadowing import by_silo, describe
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.config import Config as BaseConfig
-from bench.spec import PluginSpec
-from bench.variants.canaries import Kind
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.spec.config import Config as BaseConfig
+from bench.spec.run import PluginSpec
+from bench.training.variants.canaries import Kind
 
 if TYPE_CHECKING:
     from attacks.rounds.tracks import Step
-    from bench.tokens import Tokens
-    from bench.update import Array
-    from bench.view import View
+    from bench.core.tokens import Tokens
+    from bench.core.update import Array
+    from bench.view.view import View
 
 api = 1
 

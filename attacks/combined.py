@@ -18,12 +18,12 @@ from attacks.rounds import features, tracks
 from attacks.rounds.features import Features, Records
 from attacks.rounds.tracks import Which
 from attacks.shadowing import by_silo, describe
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
-    from bench.view import View
+    from bench.spec.run import RunSpec
+    from bench.view.view import View
 
 api = 1
 

@@ -13,11 +13,11 @@ from pydantic import Field
 
 from attacks.deviating import Likelihoods, amplified, as_outgoing, global_adapter
 from attacks.mia import Config as Scores
-from bench.attack import Attack
-from bench.behaviour import Behaviour, Honest, Scene
-from bench.channel import Message, Outgoing
-from bench.parties import SERVER
-from bench.update import Array
+from bench.attack.attack import Attack
+from bench.attack.behaviour import Behaviour, Honest, Scene
+from bench.core.parties import SERVER
+from bench.core.update import Array
+from bench.defense.channel import Message, Outgoing
 
 api = 1
 

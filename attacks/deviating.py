@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attacks.mia import Config, Likelihood
-from bench.behaviour import active
-from bench.channel import Message, Outgoing, Public
-from bench.federation.adapters import decode_adapter, encode_adapter
-from bench.parties import SERVER
-from bench.update import Array, Layout
+from bench.attack.behaviour import active
+from bench.core.frames import decode_adapter, encode_adapter
+from bench.core.parties import SERVER
+from bench.core.update import Array, Layout
+from bench.defense.channel import Message, Outgoing
+from bench.defense.public import Public
 
 if TYPE_CHECKING:
-    from bench.spec import PluginSpec
+    from bench.spec.run import PluginSpec
 
 #: coalitions that send what the server sends
 SERVERS = frozenset({"server", "server+silo"})

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from attacks import contrast
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
-    from bench.tokens import Tokens
-    from bench.update import Array
-    from bench.view import Reading, View
+    from bench.core.tokens import Tokens
+    from bench.core.update import Array
+    from bench.spec.run import RunSpec
+    from bench.view.view import Reading, View
 
 api = 1
 

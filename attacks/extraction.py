@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attacks.shadowing import describe
-from bench.attack import Attack, Blank, Filled, Tools
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Attack, Blank, Filled, Tools
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
-    from bench.view import Reading, View
+    from bench.spec.run import RunSpec
+    from bench.view.view import Reading, View
 
 api = 1
 
@@ -44,7 +44,7 @@ class Extraction(Attack):
         return super().work(spec) * spec.pool.share * 2 * 3
 
     def budget(self, spec: RunSpec) -> str:
-        from bench.plays.extraction import CHOICES, ENDINGS
+        from bench.assess.plays.extraction import CHOICES, ENDINGS
 
         members = round(super().work(spec) * spec.pool.share)
         return (

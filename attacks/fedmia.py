@@ -16,13 +16,13 @@ from pydantic import Field
 from attacks.rounds import others, tracks
 from attacks.rounds.tracks import Step, Which
 from attacks.shadowing import by_silo
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.config import Config as BaseConfig
-from bench.tokens import Tokens
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.core.tokens import Tokens
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
-    from bench.view import Reading, View
+    from bench.spec.run import RunSpec
+    from bench.view.view import Reading, View
 
 api = 1
 

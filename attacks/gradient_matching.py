@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from attacks.rowspace.uploads import OnUploads, Rounds, Solver
-from bench.attack import Attack, Reconstruction, Target
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Attack, Reconstruction, Target
 from bench.games.baselines import carriers, expected_distinct, most_likely
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
     from attacks.rowspace.search import Grown
     from attacks.rowspace.session import Session
     from attacks.rowspace.simulate import Matcher
-    from bench.spec import RunSpec
-    from bench.view import View
+    from bench.spec.run import RunSpec
+    from bench.view.view import View
 
 api = 1
 

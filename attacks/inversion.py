@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from attacks.rowspace.uploads import OnUploads, Rounds, Solver
-from bench.attack import Attack, Target
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Attack, Target
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
     from attacks.rowspace.session import Session
-    from bench.view import View
+    from bench.view.view import View
 
 api = 1
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from attacks.mia import Config, Likelihood
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.channel import Candidate, Knowledge
-from bench.openers.base import Hints
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.defense.channel import Candidate, Knowledge
+from bench.view.openers.base import Hints
 
 if TYPE_CHECKING:
-    from bench.view import View
+    from bench.view.view import View
 
 api = 1
 

@@ -35,18 +35,18 @@ from pydantic import Field
 from attacks.rounds.tracks import Step, global_steps, own_steps
 from attacks.shadowing import describe
 from attacks.sparse import nominal_size
-from bench.attack import Attack, Shares, Tools
-from bench.config import Config as BaseConfig
-from bench.errors import SiloBenchError
-from bench.spec import LocalSpec
-from bench.tokens import Tokens
-from bench.view import adapter_handle
+from bench.attack.attack import Attack, Shares, Tools
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
+from bench.spec.config import Config as BaseConfig
+from bench.spec.run import LocalSpec
+from bench.view.view import adapter_handle
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
-    from bench.spec import RunSpec
-    from bench.update import Layout
-    from bench.view import Reading, View
+    from bench.core.update import Layout
+    from bench.model.lora import LoraModel
+    from bench.spec.run import RunSpec
+    from bench.view.view import Reading, View
 
 api = 1
 

@@ -14,16 +14,16 @@ import numpy as np
 from pydantic import Field
 
 from attacks.rowspace.uploads import OnUploads, Rounds, Solver
-from bench.attack import Attack, Reconstruction, Target
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Attack, Reconstruction, Target
 from bench.games.baselines import carriers, expected_distinct, inclusion, most_likely, typical
-from bench.spec import LocalSpec, RunSpec
-from bench.view import adapter_handle
+from bench.spec.config import Config as BaseConfig
+from bench.spec.run import LocalSpec, RunSpec
+from bench.view.view import adapter_handle
 
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
     from attacks.rowspace.session import Session
-    from bench.view import View
+    from bench.view.view import View
 
 api = 1
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.attack import Candidates
+from bench.attack.attack import Candidates
 
 if TYPE_CHECKING:
-    from bench.view import View
+    from bench.view.view import View
 
 Bags = Mapping[str, Sequence[Counter[int]]]
 

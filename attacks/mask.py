@@ -18,13 +18,13 @@ from pydantic import Field
 from attacks import sparse, supports
 from attacks.sparse import Message
 from attacks.supports import Floats
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.config import Config as BaseConfig
-from bench.update import Array
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.core.update import Array
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.tokens import Tokens
-    from bench.view import View
+    from bench.core.tokens import Tokens
+    from bench.view.view import View
 
 api = 1
 

@@ -17,11 +17,11 @@ from pydantic import Field, field_validator
 
 from attacks import lookup, scores
 from attacks.shadowing import by_silo, describe
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.view import Reading, View
+    from bench.view.view import Reading, View
 
 api = 1
 

@@ -1,8 +1,8 @@
 """Did an organisation take part? From texts of its kind that nobody trained on, in a run of its own.
 
-Two organisations of different kinds may fill each silo's place, and a coin decides (``bench.variants.participation``).
-The adversary trains on every organisation's fresh texts by itself, as a silo would, and takes what happened for a
-weighted sum of what these trainings do:
+Two organisations of different kinds may fill each silo's place, and a coin decides
+(``bench.training.variants.participation``). The adversary trains on every organisation's fresh texts by itself, as a
+silo would, and takes what happened for a weighted sum of what these trainings do:
 
     u  =  sum over organisations o of w_o s_o  +  rest
 
@@ -30,16 +30,16 @@ from pydantic import Field
 
 from attacks.rounds.tracks import own_steps, whole
 from attacks.shadowing import describe
-from bench.attack import Answers, Attack, Organisation, Tools
-from bench.config import Config as BaseConfig
-from bench.errors import SiloBenchError
-from bench.spec import LocalSpec, PluginSpec
-from bench.tokens import Tokens
-from bench.view import adapter_handle
+from bench.attack.attack import Answers, Attack, Organisation, Tools
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
+from bench.spec.config import Config as BaseConfig
+from bench.spec.run import LocalSpec, PluginSpec
+from bench.view.view import adapter_handle
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
-    from bench.view import View
+    from bench.spec.run import RunSpec
+    from bench.view.view import View
 
 api = 1
 

@@ -13,10 +13,10 @@ from pydantic import Field
 
 from attacks.deviating import Likelihoods
 from attacks.mia import Config as Scores
-from bench.attack import Attack
-from bench.behaviour import Behaviour, Scene
-from bench.federation.handed import joined
-from bench.tokens import Tokens
+from bench.attack.attack import Attack
+from bench.attack.behaviour import Behaviour, Scene
+from bench.core.records import joined
+from bench.core.tokens import Tokens
 
 api = 1
 

@@ -18,13 +18,13 @@ from pydantic import Field
 
 from attacks import shadowing
 from attacks.shadowing import Bools, Floats
-from bench.attack import Attack, Candidates, Guesses, Tools
-from bench.config import Config as BaseConfig
-from bench.errors import SiloBenchError
-from bench.tokens import Tokens
+from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.view import View
+    from bench.view.view import View
 
 api = 1
 

@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.tokens import TokenStats
+from bench.core.tokens import TokenStats
 
 Floats = NDArray[np.float64]
 

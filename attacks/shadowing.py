@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.attack import Candidates, Shadow, Tools
-from bench.errors import SiloBenchError
+from bench.attack.attack import Candidates, Shadow, Tools
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
 from bench.stats import midranks
-from bench.tokens import Tokens
 
 if TYPE_CHECKING:
-    from bench.view import Reading, View
+    from bench.view.view import Reading, View
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from attacks.deviating import Likelihoods
 from attacks.mia import Config as Scores
-from bench.attack import Attack
-from bench.behaviour import Behaviour, Forged, Honest, Scene
-from bench.channel import Message, Outgoing, Public
-from bench.parties import SERVER
+from bench.attack.attack import Attack
+from bench.attack.behaviour import Behaviour, Forged, Honest, Scene
+from bench.core.parties import SERVER
+from bench.defense.channel import Message, Outgoing
+from bench.defense.public import Public
 
 api = 1
 

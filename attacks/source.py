@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attacks.shadowing import describe
-from bench.attack import Answers, Attack, Candidates, Tools
-from bench.config import Config as BaseConfig
+from bench.attack.attack import Answers, Attack, Candidates, Tools
+from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
-    from bench.spec import RunSpec
-    from bench.view import View
+    from bench.spec.run import RunSpec
+    from bench.view.view import View
 
 api = 1
 

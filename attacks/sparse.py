@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from attacks import supports
 from attacks.supports import Floats, Support
-from bench.update import Array
+from bench.core.update import Array
 
 if TYPE_CHECKING:
-    from bench.view import Reading, View
+    from bench.view.view import Reading, View
 
-#: how the harness's opener words a reading of lengths (bench.openers.lengths)
+#: how the harness's opener words a reading of lengths (bench.view.openers.lengths)
 _LENGTHS = "the lengths of "
 
 

@@ -15,14 +15,15 @@ from pydantic import Field
 
 from attacks.deviating import Likelihoods, amplified, as_outgoing, global_adapter, sent_by_silo
 from attacks.mia import Config as Scores
-from bench.attack import Attack
-from bench.behaviour import Behaviour, Honest, Scene
-from bench.channel import Candidate, Knowledge, Message, Outgoing, Public
-from bench.parties import SERVER
+from bench.attack.attack import Attack
+from bench.attack.behaviour import Behaviour, Honest, Scene
+from bench.core.parties import SERVER
+from bench.defense.channel import Candidate, Knowledge, Message, Outgoing
+from bench.defense.public import Public
 
 if TYPE_CHECKING:
-    from bench.openers.base import Hints
-    from bench.view import Reading, View
+    from bench.view.openers.base import Hints
+    from bench.view.view import Reading, View
 
 api = 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.transforms.quantize import QuantiseConfig
 
 api = 1

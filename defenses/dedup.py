@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bench.clusters import THRESHOLD
-from bench.config import Config as _Config
-from bench.defense import Defense
+from bench.corpus.clusters import THRESHOLD
+from bench.defense.compose import Defense
+from bench.spec.config import Config as _Config
 
 api = 1
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.transforms.budget import BudgetConfig
 
 api = 1
@@ -31,7 +31,7 @@ class Config(BudgetConfig):
 
 
 def build(config: Config) -> Defense:
-    from bench.defaults.mean import Mean
+    from bench.defense.defaults.mean import Mean
     from defenses.transforms.bounded_rounding import BoundedRounding
     from defenses.transforms.clip import Clip
     from defenses.transforms.integer_noise import SkellamNoise

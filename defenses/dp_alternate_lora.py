@@ -5,7 +5,7 @@ Each round is linear in what it trains, as with FFA-LoRA, but A is not left at r
 
 from __future__ import annotations
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.trainers.dp_config import SampledConfig, Send
 
 api = 1

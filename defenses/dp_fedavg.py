@@ -7,7 +7,7 @@ round is public, so no amplification by sampling is claimed.
 
 from __future__ import annotations
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.transforms.budget import BudgetConfig
 
 api = 1

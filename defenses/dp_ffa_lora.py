@@ -7,7 +7,7 @@ upload half the bytes.
 
 from __future__ import annotations
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.trainers.dp_config import SampledConfig, Send
 
 api = 1

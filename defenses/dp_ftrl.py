@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.trainers.dp_config import PrivacyConfig
 
 api = 1

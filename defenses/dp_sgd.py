@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.trainers.dp_config import SampledConfig
 
 api = 1

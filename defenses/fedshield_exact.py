@@ -8,8 +8,8 @@ as it was. The first round is dense. The sum is ``rlwe``'s: one key per silo, op
 
 from __future__ import annotations
 
-from bench.defaults.mean import Mean
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.defense.defaults.mean import Mean
 from defenses import rlwe
 from defenses.transforms.public_mask import PublicMaskConfig
 

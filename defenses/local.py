@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.config import Config as _Config
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.spec.config import Config as _Config
 
 api = 1
 

@@ -7,7 +7,7 @@ the mean over n silos still has 1/sqrt(n) of it, sqrt(n) times what a trusted se
 
 from __future__ import annotations
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.transforms.budget import BudgetConfig
 
 api = 1

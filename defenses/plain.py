@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.config import Config as _Config
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.spec.config import Config as _Config
 
 api = 1
 
@@ -23,7 +23,7 @@ class Config(_Config):
 
 def build(config: Config) -> Defense:
     if not config.compress:
-        from bench.defaults.plain import PlainChannel
+        from bench.defense.defaults.plain import PlainChannel
 
         return Defense(channel=PlainChannel(config.opener))
     from defenses.channels.compressed import CompressedChannel

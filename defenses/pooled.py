@@ -7,8 +7,8 @@ sends the model to all. Other silos and whoever gets the released model see what
 
 from __future__ import annotations
 
-from bench.config import Config as _Config
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.spec.config import Config as _Config
 
 api = 1
 

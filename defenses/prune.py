@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bench.defaults.mean import Mean
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.defense.defaults.mean import Mean
 from defenses.transforms.prune import MagnitudePruning, PruneConfig
 
 api = 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.transforms.quantize import QuantiseConfig
 
 api = 1

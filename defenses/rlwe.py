@@ -9,7 +9,7 @@ data that anybody's safety depends on.
 
 from __future__ import annotations
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses import secagg
 
 api = 1

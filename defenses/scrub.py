@@ -7,8 +7,8 @@ membership is not hidden; what a record says of a person mostly is. docs/heurist
 
 from __future__ import annotations
 
-from bench.config import Config as _Config
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.spec.config import Config as _Config
 
 api = 1
 

@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.defense import Defense
+from bench.defense.compose import Defense
 from defenses.transforms.quantize import QuantiseConfig
 
 api = 1

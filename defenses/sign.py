@@ -13,8 +13,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.config import Config as _Config
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.spec.config import Config as _Config
 
 api = 1
 
@@ -28,7 +28,7 @@ class Config(_Config):
 
 
 def build(config: Config) -> Defense:
-    from bench.defaults.mean import Mean
+    from bench.defense.defaults.mean import Mean
     from defenses.transforms.sign import ScaledSign, Votes
 
     if config.mode == "votes":

@@ -13,8 +13,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from bench.config import Config as _Config
-from bench.defense import Defense
+from bench.defense.compose import Defense
+from bench.spec.config import Config as _Config
 
 api = 1
 

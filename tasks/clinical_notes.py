@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from bench.assets import Assets
-from bench.config import Config as Base
-from bench.task import Record, Task
+from bench.assets.assets import Assets
+from bench.corpus.task import Record, Task
+from bench.spec.config import Config as Base
 from tasks.clinical.generator import ANSWER_PREFIX, PATIENTS, TASK_SEEDS, Note, notes
 from tasks.clinical.phrases import OUTCOMES, WARD
 

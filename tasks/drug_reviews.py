@@ -16,11 +16,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bench.assets import Assets
-from bench.config import Config as Base
-from bench.errors import UsageError
-from bench.task import Record, Task
-from bench.wheels import WheelFile
+from bench.assets.assets import Assets
+from bench.assets.wheels import WheelFile
+from bench.core.errors import UsageError
+from bench.corpus.task import Record, Task
+from bench.spec.config import Config as Base
 
 api = 1
 

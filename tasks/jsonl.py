@@ -16,10 +16,10 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.assets import Assets
-from bench.config import Config as Base
-from bench.errors import UsageError
-from bench.task import Record, Secret, Task
+from bench.assets.assets import Assets
+from bench.core.errors import UsageError
+from bench.corpus.task import Record, Secret, Task
+from bench.spec.config import Config as Base
 
 api = 1
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from bench.attack import GameName
+from bench.assess.tools import Memo
+from bench.attack.attack import GameName
 from bench.conformance.playground import Playground, playground
-from bench.lender import Memo
 
 _trained = cache(playground)
 

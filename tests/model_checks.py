@@ -10,10 +10,10 @@ import pytest
 import torch
 
 import bench
-from bench.model import LoraModel
-from bench.spec import ModelSpec
-from bench.task import Record
-from bench.tokens import Tokens
+from bench.core.tokens import Tokens
+from bench.corpus.task import Record
+from bench.model.lora import LoraModel
+from bench.spec.run import ModelSpec
 
 TINY = Path(bench.__file__).parent / "models" / "tiny"
 SPEC = ModelSpec(name="tiny")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from textwrap import dedent
 
-from bench.plugins import Plugins
+from bench.plugins.find import Plugins
 
 DEFENSE = '''
 """A defense that {name}."""
 from pydantic import Field
-from bench.config import Config as Base
-from bench.defense import Defense
+from bench.spec.config import Config as Base
+from bench.defense.compose import Defense
 
 api = 1
 
@@ -28,8 +28,8 @@ def build(config: Config) -> Defense:
 '''
 ATTACK = '''
 """An attack that {name}."""
-from bench.attack import Attack
-from bench.config import Config as Base
+from bench.attack.attack import Attack
+from bench.spec.config import Config as Base
 
 api = 1
 
@@ -46,8 +46,8 @@ def build(config: Config) -> Attack:
 TASK = '''
 """A task that {name}."""
 from pydantic import Field
-from bench.config import Config as Base
-from bench.task import Record, Task
+from bench.spec.config import Config as Base
+from bench.corpus.task import Record, Task
 
 api = 1
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.config import digest
-from bench.result import Claim, Leakage, Result, Utility
+from bench.spec.config import digest
+from bench.spec.result import Claim, Leakage, Result, Utility
 
 
 def run_spec(defense: str = "fedavg", **changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench.conformance import check
-from bench.plugins import from_path
+from bench.plugins.find import from_path
 
 TEXT = (Path(__file__).resolve().parents[1] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 BLOCKS = {

@@ -12,14 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import games, matrix
-from bench.committed import read_sheet
-from bench.errors import UsageError
+from bench import games
+from bench.board import matrix
+from bench.board.leaderboard import load
+from bench.board.words import preset
+from bench.core.errors import UsageError
 from bench.games.membership import MembershipSheet, make_sheet, paired
-from bench.leaderboard import load
-from bench.result import Result
-from bench.store import Store
-from bench.tables import preset
+from bench.spec.result import Result
+from bench.store.committed import read_sheet
+from bench.store.store import Store
 from tests.results_factory import result
 
 BOARDS = Path(__file__).resolve().parents[1] / "leaderboards"
@@ -159,7 +160,7 @@ def test_a_defense_that_lowers_nothing_would_be_found() -> None:
 
 
 def test_no_proven_epsilon_is_above_its_claim() -> None:
-    from bench.verify import exit_code, verify_leaderboards
+    from bench.board.verify import exit_code, verify_leaderboards
 
     audits = [v for v in verify_leaderboards(BOARDS) if v.result.audit is not None]
     assert len([v for v in audits if (v.result.audit or {}).get("compared")]) >= 6

@@ -73,7 +73,7 @@ def test_the_wheel_states_licence_command_and_requirements(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         info = {name.partition(".dist-info/")[2]: archive.read(name).decode() for name in archive.namelist()
                 if ".dist-info/" in name}  # fmt: skip
-    assert "bench = bench.cli:main" in info["entry_points.txt"]
+    assert "bench = bench.cli.main:main" in info["entry_points.txt"]
     assert "License-Expression: Apache-2.0" in info["METADATA"]
     assert info["licenses/LICENSE"] == (ROOT / "LICENSE").read_text()
 
@@ -83,11 +83,11 @@ def test_the_installed_wheel_lists_plug_ins_and_presets_without_the_sources(whee
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
     subprocess.run([*command, str(tmp_path / "site"), str(wheel)], check=True, capture_output=True)
     probe = (
-        "import json, sys, bench, bench.assets, bench.plugins, bench.presets\n"
-        "p = bench.plugins.Plugins()\n"
-        "paths = [str(x.path) for k in bench.plugins.KINDS for x in p.all(k) if x.origin == 'built-in']\n"
+        "import json, sys, bench, bench.assets.assets, bench.plugins.find, bench.cli.presets\n"
+        "p = bench.plugins.find.Plugins()\n"
+        "paths = [str(x.path) for k in bench.plugins.find.KINDS for x in p.all(k) if x.origin == 'built-in']\n"
         "paths += map(str, p.presets().values())\n"
-        "paths.append(str(bench.assets.Assets(quiet=True).model(bench.spec.ModelSpec(name='tiny')).path))\n"
+        "paths.append(str(bench.assets.assets.Assets(quiet=True).model(bench.spec.run.ModelSpec(name='tiny')).path))\n"
         "print(json.dumps([len(paths), [x for x in paths if not x.startswith(sys.argv[1])]]))\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}

@@ -41,7 +41,7 @@ def test_installed_plug_ins_are_listed_beside_ours(site: Path) -> None:
 
 
 def test_listing_imports_no_installed_plug_in(site: Path) -> None:
-    probe = "import sys; from bench.cli import main; main(['list']); print('silobench_example' in sys.modules)"
+    probe = "import sys; from bench.cli.main import main; main(['list']); print('silobench_example' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, env=environment, check=True)
     assert done.stdout.splitlines()[-1] == "False"

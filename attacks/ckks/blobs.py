@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import CannotOpen
+from bench.core.errors import CannotOpen
 
 Words = NDArray[np.uint64]
 

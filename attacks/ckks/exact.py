@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.ckks.slots import Float, Integers, Slots
-from bench.errors import CannotOpen
+from bench.core.errors import CannotOpen
 
 #: expected number of wrongly fixed integers that a step may leave
 RISK = 0.01

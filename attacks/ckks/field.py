@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import CannotOpen
+from bench.core.errors import CannotOpen
 
 Words = NDArray[np.uint64]
 _HALF = np.uint64(32)

@@ -17,13 +17,13 @@ from attacks.ckks.blobs import Ciphertext, Scheme
 from attacks.ckks.field import Field, Words
 from attacks.ckks.secret import read
 from attacks.ckks.slots import Float, Slots
-from bench.channel import Knowledge, Message
-from bench.errors import CannotOpen, SiloBenchError
-from bench.federation.adapters import decode_adapter
-from bench.openers.base import sealed_by_silos
-from bench.parties import SERVER
-from bench.sum_endpoints import summed_silos
-from bench.update import Layout
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.frames import decode_adapter
+from bench.core.parties import SERVER
+from bench.core.update import Layout
+from bench.defense.channel import Knowledge, Message
+from bench.defense.sum_channel import summed_silos
+from bench.view.openers.base import sealed_by_silos
 
 Parse = Callable[[bytes, Scheme], Ciphertext]
 #: (parse, marked) as in ``Lock``

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.ckks.slots import Float
-from bench.channel import Knowledge, Message
-from bench.errors import SiloBenchError
-from bench.federation.adapters import decode_frame
+from bench.core.errors import SiloBenchError
+from bench.core.frames import decode_frame
+from bench.defense.channel import Knowledge, Message
 
 Precision = Literal["float64", "float32", "bfloat16", "float16"]
 #: from fine to coarse, by the code in a frame's header

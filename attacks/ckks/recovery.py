@@ -16,9 +16,9 @@ from attacks.ckks.published import PRECISIONS, RELATIONS, Precision, Relation, R
 from attacks.ckks.report import HOW, sentence
 from attacks.ckks.secret import solve
 from attacks.ckks.slots import Float, Integers, Slots
-from bench.channel import Candidate, Knowledge
-from bench.errors import CannotOpen
-from bench.openers.base import Guess, Hints, terms_of
+from bench.core.errors import CannotOpen
+from bench.defense.channel import Candidate, Knowledge
+from bench.view.openers.base import Guess, Hints, terms_of
 
 _MAX_CONTEXT = 4 * 2**20
 #: sums that are looked at for integers, and taken apart, under one relation

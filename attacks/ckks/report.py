@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from attacks.ckks.published import PRECISIONS, Precision
 
 if TYPE_CHECKING:
-    from bench.view import View
+    from bench.view.view import View
 
 #: how what this attack opened is named in a view
 HOW = "CKKS key from published averages"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attacks.ckks.blobs import Ciphertext, Words
 from attacks.ckks.field import Field
 from attacks.ckks.slots import Float, Integers, Slots
-from bench.errors import CannotOpen
+from bench.core.errors import CannotOpen
 
 
 def solve(field: Field, slots: Slots, known: tuple[tuple[Ciphertext, Integers], tuple[Ciphertext, Integers]]) -> Words:

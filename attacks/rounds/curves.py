@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from attacks.rounds.calibration import Floats, z_scores
-from bench.attack import Tools
-from bench.tokens import Tokens
+from bench.attack.attack import Tools
+from bench.core.tokens import Tokens
 
 if TYPE_CHECKING:
-    from bench.view import Reading
+    from bench.view.view import Reading
 
 #: figures that a curve of one point has, and those that need two
 SIMPLE, LATER = ("drop", "slope", "area"), ("late", "curvature")

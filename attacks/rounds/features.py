@@ -12,11 +12,11 @@ from attacks import scores
 from attacks.rounds import curves, slopes
 from attacks.rounds.calibration import Floats, z_scores
 from attacks.rounds.tracks import Step
-from bench.attack import Tools
-from bench.tokens import Tokens
+from bench.attack.attack import Tools
+from bench.core.tokens import Tokens
 
 if TYPE_CHECKING:
-    from bench.view import Reading
+    from bench.view.view import Reading
 
 #: the features of each family that enter the plain mean: those whose sign theory fixes, whatever the optimiser and the
 #: number of rounds

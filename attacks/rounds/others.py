@@ -16,13 +16,13 @@ import numpy as np
 
 from attacks.rounds.calibration import Floats, z_scores
 from attacks.rounds.tracks import Step, own_step
-from bench.attack import Tools
-from bench.gradients import measure
-from bench.tokens import Tokens
-from bench.update import Layout
+from bench.attack.attack import Tools
+from bench.core.tokens import Tokens
+from bench.core.update import Layout
+from bench.model.gradients import measure
 
 if TYPE_CHECKING:
-    from bench.view import Reading, View
+    from bench.view.view import Reading, View
 
 
 def other_uploads(view: View, silo: str, round: int) -> tuple[Reading, ...]:

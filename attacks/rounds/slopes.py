@@ -36,9 +36,9 @@ import numpy as np
 
 from attacks.rounds.calibration import Floats, z_scores
 from attacks.rounds.tracks import Step
-from bench.attack import Tools
-from bench.gradients import Measured, measure
-from bench.tokens import Tokens
+from bench.attack.attack import Tools
+from bench.core.tokens import Tokens
+from bench.model.gradients import Measured, measure
 
 #: in the order of the module's text: from steps, and from sizes
 ALONG = ("cosine", "projection", "difference", "fall", "layers", "row-space")

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.shadowing import describe
-from bench.update import Array, Layout
+from bench.core.update import Array, Layout
 
 if TYPE_CHECKING:
-    from bench.view import Reading, View
+    from bench.view.view import Reading, View
 
 Which = Literal["first", "last", "ends", "all"]
 

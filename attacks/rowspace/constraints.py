@@ -18,7 +18,7 @@ from attacks.rowspace.algebra import (
     row_space,
     storage_noise,
 )
-from bench.update import Layout
+from bench.core.update import Layout
 
 #: ridge of the whitening of whole inputs, as a share of the largest eigenvalue: they are many and their tail is noise
 INPUT_RIDGE = 1e-2

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 #: directions along which all tokens are compared, and tokens that are then compared exactly
 DIRECTIONS, SHORTLIST = 16, 4

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.tokens import Tokens
+from bench.core.tokens import Tokens
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 #: what a token that already stands in the sequence loses, in nats: a known token occurs at least once, mostly once
 REPEAT = 4.0

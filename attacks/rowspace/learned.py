@@ -13,11 +13,11 @@ from attacks.rowspace.algebra import RowSpace, Whitening, direction_evidence, re
 from attacks.rowspace.constraints import Change
 from attacks.rowspace.identify import Vocabulary
 from attacks.rowspace.observe import Observed
-from bench.defaults.trainer import make_optimizer
-from bench.model import LoraModel
-from bench.spec import LocalSpec
-from bench.tokens import Tokens
-from bench.update import Layout
+from bench.core.tokens import Tokens
+from bench.core.update import Layout
+from bench.defense.defaults.trainer import make_optimizer
+from bench.model.lora import LoraModel
+from bench.spec.run import LocalSpec
 
 Floats = NDArray[np.float64]
 

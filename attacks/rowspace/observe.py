@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.update import Array, Layout
+from bench.core.update import Array, Layout
 
 if TYPE_CHECKING:
-    from bench.attack import Target
-    from bench.view import Reading, View
+    from bench.attack.attack import Target
+    from bench.view.view import Reading, View
 
 #: share of a tensor's entries that must look dropped before they are taken for missing
 SPARSE = 0.01

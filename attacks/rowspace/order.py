@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from attacks.rowspace.algebra import TOLERANCES, Floats, combine
 from attacks.rowspace.constraints import Change, Constraint, constraints, judge, largest_rank
 from attacks.rowspace.probe import Probe
-from bench.tokens import Tokens
+from bench.core.tokens import Tokens
 
 #: expected number of prefixes admitted by mistake in one step of the search
 FALSE_PREFIXES = 0.01

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 _CHUNK = 4096
 

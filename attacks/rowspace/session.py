@@ -15,13 +15,13 @@ from attacks.rowspace.language import arrange, by_likelihood
 from attacks.rowspace.observe import Observed
 from attacks.rowspace.order import Deeper, input_moments
 from attacks.rowspace.probe import Probe
-from bench.attack import Reconstruction, Target, Tools
+from bench.attack.attack import Reconstruction, Target, Tools
 from bench.games.baselines import expected_distinct, inclusion, most_likely, typical
-from bench.gradients import under
-from bench.view import adapter_handle
+from bench.model.gradients import under
+from bench.view.view import adapter_handle
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 Sequences = tuple[tuple[int, ...], ...]
 

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks.rowspace.observe import Observed
-from bench.gradients import record_gradients
-from bench.tokens import Tokens
+from bench.core.tokens import Tokens
+from bench.model.gradients import record_gradients
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 Flat = NDArray[np.float32]
 

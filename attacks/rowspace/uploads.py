@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from bench.attack import Attack, Reconstruction, Target, Tools
+from bench.attack.attack import Attack, Reconstruction, Target, Tools
 
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
     from attacks.rowspace.session import Session
-    from bench.spec import RunSpec
-    from bench.view import View
+    from bench.spec.run import RunSpec
+    from bench.view.view import View
 
 Solver = Callable[["Target", "Observed", "Sequence[Observed]"], Reconstruction]
 Rounds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from bench.config import Config
 from bench.conformance.checks import Check, Failed, Finding, expect, run_checks
-from bench.plugins import Plugin
+from bench.plugins.find import Plugin
+from bench.spec.config import Config
 
 if TYPE_CHECKING:
     from bench.conformance.playground import Playground

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Public
 from bench.conformance.checks import Check, expect
 from bench.conformance.fixtures import LAYOUT
-from bench.defense import Aggregator, State
-from bench.parties import silo
-from bench.products import widened
-from bench.update import Array, Update
+from bench.core.parties import silo
+from bench.core.streams import State
+from bench.core.update import Array, Update
+from bench.defense.parts import Aggregator
+from bench.defense.public import Public
+from bench.model.products import widened
 
 #: rounding of float32 adapters
 TOLERANCE = 1e-5

@@ -10,16 +10,16 @@ from typing import Any, get_args
 
 import numpy as np
 
-from bench.assess import Assessment
-from bench.attack import Attack, Target
-from bench.config import Config, canonical_json
+from bench.assess.isolation.parent import Origin, isolated
+from bench.assess.plays.table import Assessment
+from bench.attack.attack import Attack, Target
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.playground import Playground, playground
 from bench.games.catalog import GAMES
-from bench.isolation.parent import Origin, isolated
-from bench.plugins import Plugin, Plugins
-from bench.spec import ADVERSARIES, PluginSpec
-from bench.view import Kind
+from bench.plugins.find import Plugin, Plugins
+from bench.spec.config import Config, canonical_json
+from bench.spec.run import ADVERSARIES, PluginSpec
+from bench.view.view import Kind
 
 #: the figure that decides, by game, and what a run that memorised its records must give at the strongest adversary
 HEADLINE = {name: game.headline for name, game in GAMES.items()} | {"extraction": "inferred", "audit": "canary_auc"}

@@ -27,9 +27,9 @@ import numpy as np
 
 from bench import privacy, stats
 from bench.conformance.canary_model import LENGTH, MOST, CanaryModel, Floats, one_batch, records, train
-from bench.defense import Mechanism, Trainer
+from bench.core.streams import SecretStreams
+from bench.defense.parts import Mechanism, Trainer
 from bench.stats import Family
-from bench.streams import SecretStreams
 
 #: chance that one audit flags a trainer that does what it logs
 SIGNIFICANCE = 1e-6

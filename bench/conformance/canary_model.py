@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import Trainer, Training, TrainJob
-from bench.spec import LocalSpec
-from bench.streams import SecretStreams, Streams
-from bench.tokens import Tokens
-from bench.update import Layout
+from bench.core.streams import SecretStreams, Streams
+from bench.core.tokens import Tokens
+from bench.core.update import Layout
+from bench.defense.parts import Trainer, Training, TrainJob
+from bench.spec.run import LocalSpec
 
 Floats = NDArray[np.float64]
 

@@ -7,15 +7,15 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from bench.channel import Candidate, Channel, Knowledge
 from bench.conformance import handing
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.fixtures import Trial, constant_delta, federate, knowledge
 from bench.conformance.hostile import REFUSED, Alter, HostileCarrier, flip
-from bench.errors import CannotOpen, SiloBenchError
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.parties import SERVER, silo
+from bench.defense.channel import Candidate, Channel, Knowledge
 from bench.federation.carrier import Carrier
-from bench.parties import SERVER, silo
-from bench.spec import Dropout
+from bench.spec.run import Dropout
 
 #: rounding of float64 sums, relative to the largest value
 ROUNDING = 1e-12

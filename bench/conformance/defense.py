@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.config import Config
 from bench.conformance import aggregator, channel, records, trainer, transform
 from bench.conformance.checks import Check, Failed, expect
-from bench.defense import Defense, compose
-from bench.errors import UsageError
-from bench.plugins import Plugin
+from bench.core.errors import UsageError
+from bench.defense.compose import Defense, compose
+from bench.plugins.find import Plugin
+from bench.spec.config import Config
 
 
 def checks(plugin: Plugin, config: Config) -> Iterator[Check]:
@@ -39,7 +39,7 @@ def _builds(plugin: Plugin, config: Config) -> str:
 
 def _combines(name: str, defense: Defense) -> str:
     """Composed with a defense of defaults, on either side, its parts are the same and can work together."""
-    from bench.federation.parts import fill
+    from bench.defense.compose import fill
 
     plain = Defense()
     for named in ([("plain", plain), (name, defense)], [(name, defense), ("plain", plain)]):

@@ -11,15 +11,17 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Candidate, Channel, Endpoint, Knowledge, Message, Opened, Outgoing, Public, Stage
-from bench.defense import State, Trainer, Training, TrainJob, Transform, TransformContext
+from bench.core.parties import silo, silo_index
+from bench.core.streams import SecretStreams, State, Streams
+from bench.core.tokens import Tokens
+from bench.core.update import Array, Grid, Layout, Update
+from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Opened, Outgoing, Stage
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Trainer, Training, TrainJob, Transform
+from bench.defense.public import Public
 from bench.federation.carrier import Carrier
-from bench.parties import silo, silo_index
-from bench.spec import Dropout, FederationSpec
-from bench.streams import SecretStreams, Streams
-from bench.tokens import Tokens
-from bench.transcript import Transcript
-from bench.update import Array, Grid, Layout, Update
+from bench.spec.run import Dropout, FederationSpec
+from bench.transcript.transcript import Transcript
 
 #: two LoRA pairs of different shapes; the second tensor is longer than any ciphertext of 4096 slots
 LAYOUT = Layout(
@@ -156,11 +158,11 @@ def federate(
     carrier: Callable[[Carrier], Carrier] | None = None,
 ) -> Trial:
     """Run ``channel`` in the real protocol. Raises what a party raises."""
-    from bench.defaults.mean import Mean
-    from bench.federation.parts import Parts
+    from bench.defense.compose import Parts
+    from bench.defense.defaults.mean import Mean
     from bench.federation.rounds import Federation
     from bench.federation.setup import Setup, participants
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
     watched = WatchedChannel(channel)
     spec = FederationSpec(silos=silos, rounds=rounds, dropouts=tuple(dropouts))

@@ -7,17 +7,18 @@ from functools import partial
 
 import numpy as np
 
-from bench.channel import Channel, Public
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.fixtures import federate, random_delta, some_tokens
 from bench.conformance.hostile import REFUSED, Alter, HostileCarrier
-from bench.defense import TrainJob
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
+from bench.core.parties import SERVER, silo
+from bench.core.records import joined
+from bench.core.tokens import Tokens
+from bench.core.update import Array
+from bench.defense.channel import Channel
+from bench.defense.parts import TrainJob
+from bench.defense.public import Public
 from bench.federation.carrier import Carrier
-from bench.federation.handed import joined
-from bench.parties import SERVER, silo
-from bench.tokens import Tokens
-from bench.update import Array
 
 SILOS = 3
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from bench.channel import Message, Outgoing
+from bench.defense.channel import Message, Outgoing
 from bench.federation.carrier import Carrier
 
 Alter = Callable[[list[bytes]], list[bytes]]

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Iterator
 
 from bench.conformance.checks import Check, Failed, expect
-from bench.plugins import Plugin
+from bench.plugins.find import Plugin
 
 #: what a plug-in may not import before it is used, so that answers from the store stay fast
 HEAVY = ("torch", "transformers", "peft", "tenseal", "opacus", "scipy", "sklearn", "evaluate", "datasets", "pandas")
 _PROBE = """
 import sys
 from pathlib import Path
-from bench.plugins import Plugins, from_path
+from bench.plugins.find import Plugins, from_path
 kind, name, path = sys.argv[1:]
 plugin = from_path(Path(path)) if path else Plugins().find(kind, name)
 before = set(sys.modules)

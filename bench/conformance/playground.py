@@ -10,29 +10,30 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.adversaries import assignments
-from bench.assess import Assessment, Assessor
-from bench.assets import Assets
-from bench.attack import Attack, Candidates, GameName
+from bench.assess.assess import Assessor
+from bench.assess.plays.table import Assessment, Seat
+from bench.assess.plays.table import tools as lend
+from bench.assess.tools import LentTools, Memo
+from bench.assets.assets import Assets
+from bench.attack.attack import Attack, Candidates, GameName
 from bench.conformance.fixtures import sentences
-from bench.federation.parts import fill
-from bench.games.planting import plant
-from bench.lender import LentTools, Memo
-from bench.materials import Corpus, Materials, Workshop
-from bench.model import LoraModel
-from bench.plays.table import Seat
-from bench.plays.table import tools as lend
-from bench.plugins import Plugins
-from bench.pool import build_pool
-from bench.result import Claim
-from bench.spec import FederationSpec, LocalSpec, LoraSpec, ModelSpec, PluginSpec, PoolSpec, RunSpec
-from bench.store import Store
-from bench.streams import SecretStreams, Streams
-from bench.task import Record, Task
-from bench.training import ShadowRun, TrainedRun, federate, shadow_specs, train
-from bench.update import Array
-from bench.variant import build as build_variant
-from bench.view import View, build
+from bench.core.adversaries import assignments
+from bench.core.streams import SecretStreams, Streams
+from bench.core.update import Array
+from bench.corpus.planting import plant
+from bench.corpus.pool import build_pool
+from bench.corpus.task import Record, Task
+from bench.defense.compose import fill
+from bench.model.lora import LoraModel
+from bench.plugins.find import Plugins
+from bench.spec.result import Claim
+from bench.spec.run import FederationSpec, LocalSpec, LoraSpec, ModelSpec, PluginSpec, PoolSpec, RunSpec
+from bench.store.store import Store
+from bench.training.materials import Corpus, Materials, Workshop
+from bench.training.training import ShadowRun, TrainedRun, federate, shadow_specs, train
+from bench.training.variant import build as build_variant
+from bench.view.build import build
+from bench.view.view import View
 
 SECRET_SEED = 11
 #: over all silos; half of them are trained on

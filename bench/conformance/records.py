@@ -8,8 +8,8 @@ import numpy as np
 
 from bench.conformance.checks import Check, expect
 from bench.conformance.fixtures import sentences
-from bench.defense import RecordsPart
-from bench.task import Record
+from bench.corpus.task import Record
+from bench.defense.parts import RecordsPart
 
 
 def checks(part: RecordsPart) -> Iterator[Check]:

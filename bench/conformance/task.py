@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from bench.assets import Assets
-from bench.config import Config
+from bench.assets.assets import Assets
 from bench.conformance.checks import Check, expect
-from bench.plugins import Plugin
-from bench.task import Record, Task
+from bench.corpus.task import Record, Task
+from bench.plugins.find import Plugin
+from bench.spec.config import Config
 
 
 def checks(plugin: Plugin, config: Config) -> Iterator[Check]:

@@ -10,15 +10,15 @@ import numpy as np
 
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.fixtures import sentences
-from bench.defense import Trainer, Training, TrainJob
+from bench.core.streams import SecretStreams, Streams
+from bench.core.update import Array
+from bench.corpus.task import Record
+from bench.defense.parts import Trainer, Training, TrainJob
 from bench.privacy import Composition, Refused, composition
-from bench.spec import LocalSpec, LoraSpec, ModelSpec
-from bench.streams import SecretStreams, Streams
-from bench.task import Record
-from bench.update import Array
+from bench.spec.run import LocalSpec, LoraSpec, ModelSpec
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 RECORDS = 8
 ROUNDS = 2
@@ -42,8 +42,8 @@ class _Subject:
 
     @cached_property
     def model(self) -> LoraModel:
-        from bench.assets import Assets
-        from bench.model import LoraModel
+        from bench.assets.assets import Assets
+        from bench.model.lora import LoraModel
 
         spec = ModelSpec(name="tiny")
         return LoraModel.load(Assets(quiet=True).model(spec).path, spec, LoraSpec(rank=4, alpha=8.0), "cpu")

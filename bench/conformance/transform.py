@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from bench.conformance.checks import Check, expect
 from bench.conformance.fixtures import LAYOUT, transform_context
-from bench.defense import Defense, State, Transform, TransformContext
-from bench.update import Update
+from bench.core.streams import State
+from bench.core.update import Update
+from bench.defense.compose import Defense
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Transform
 
 ROUNDS = 4
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-from bench.channel import Message, Outgoing
+from bench.defense.channel import Message, Outgoing
 
 
 class Party(Protocol):

@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Stage
-from bench.errors import UsageError
+from bench.core.errors import UsageError
+from bench.core.parties import DEALER, PUBLIC, SERVER, silo_index
+from bench.defense.channel import Stage
 from bench.federation.carrier import Carrier, InProcess, Party
 from bench.federation.server import Dealer, Server
 from bench.federation.setup import Recorder, Setup
 from bench.federation.silo import Silo
 from bench.federation.state import StateStore
-from bench.parties import DEALER, PUBLIC, SERVER, silo_index
-from bench.transcript import RoundWriter, StoredMessage, Transcript
+from bench.transcript.transcript import RoundWriter, StoredMessage, Transcript
 
 BROADCAST = Stage("broadcast", "server")
 TRAIN = Stage("train", "silos")

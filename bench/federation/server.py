@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Message, Outgoing
-from bench.defense import State, TrainJob
-from bench.errors import SiloBenchError
-from bench.federation.adapters import encode_adapter
-from bench.federation.handed import decode_records, joined
+from bench.core.errors import SiloBenchError
+from bench.core.frames import encode_adapter
+from bench.core.records import decode_records, joined
+from bench.core.streams import State
+from bench.defense.channel import Message, Outgoing
+from bench.defense.parts import TrainJob
 from bench.federation.setup import Prefixed, Setup, keep_global, learning_rate, to_release
 from bench.federation.silo import metered
 

@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Endpoint, Opened, Outgoing, Public
-from bench.cost import Meter
-from bench.defense import Aggregator, Mechanism, OpenContext, RoundContext, State, Training
-from bench.federation.adapters import encode_adapter, without_zeros
-from bench.federation.handed import encode_records
-from bench.federation.parts import Parts
-from bench.parties import PUBLIC, SERVER, is_silo, silo
-from bench.spec import FederationSpec, LocalSpec
-from bench.streams import SecretStreams, Streams
-from bench.tokens import Tokens
-from bench.update import Array, Grid, Layout, Update
+from bench.core.frames import encode_adapter, without_zeros
+from bench.core.meter import Meter
+from bench.core.parties import PUBLIC, SERVER, is_silo, silo
+from bench.core.records import encode_records
+from bench.core.streams import SecretStreams, State, Streams
+from bench.core.tokens import Tokens
+from bench.core.update import Array, Grid, Layout, Update
+from bench.defense.channel import Endpoint, Opened, Outgoing
+from bench.defense.compose import Parts
+from bench.defense.contexts import OpenContext, RoundContext
+from bench.defense.parts import Aggregator, Mechanism, Training
+from bench.defense.public import Public
+from bench.spec.run import FederationSpec, LocalSpec
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 
 @dataclass

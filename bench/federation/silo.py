@@ -8,10 +8,14 @@ from dataclasses import fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Endpoint, Message, Outgoing
-from bench.defense import Mechanism, State, TrainJob, Transform, TransformContext
-from bench.errors import SiloBenchError
-from bench.federation.adapters import decode_adapter
+from bench.core.errors import SiloBenchError
+from bench.core.frames import decode_adapter
+from bench.core.parties import silo_index
+from bench.core.streams import State
+from bench.core.update import Update
+from bench.defense.channel import Endpoint, Message, Outgoing
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Mechanism, TrainJob, Transform
 from bench.federation.setup import (
     Prefixed,
     Setup,
@@ -22,8 +26,6 @@ from bench.federation.setup import (
     save_update,
     to_release,
 )
-from bench.parties import silo_index
-from bench.update import Update
 
 
 class Silo:

@@ -1,8 +1,9 @@
 """The audit game: of which canaries was each coin heads? From scores and coins to lower bounds on epsilon.
 
-A canary is trained on by the toss of its own fair coin (``bench.variants.audit``). One score per canary, fixed before
-the coins are known, is turned into guesses: the highest are said to be in, the lowest out, the others are abstained
-from. How many guesses are made is fixed too (``SHARES``). All figures are pure functions of an ``AuditSheet``.
+A canary is trained on by the toss of its own fair coin (``bench.training.variants.audit``). One score per canary, fixed
+before the coins are known, is turned into guesses: the highest are said to be in, the lowest out, the others are
+abstained from. How many guesses are made is fixed too (``SHARES``). All figures are pure functions of an
+``AuditSheet``.
 
 Coalitions are bounded one by one. The theorems speak of one mechanism's output and guesses made from it; a silo that
 asks about its neighbour knows its own coins, and hits that several such coalitions score are no independent trials (two
@@ -20,9 +21,9 @@ from functools import partial
 import numpy as np
 
 from bench import stats
-from bench.games.audit_sheet import COUNTED, GAME, SHARES, AuditSheet, Floats, make_sheet
+from bench.games.audit_sheet import COUNTED, AuditSheet, Floats
 from bench.games.membership import VOID_P, Scored
-from bench.result import Claim, Leakage
+from bench.spec.result import Claim, Leakage
 
 #: a delta at which the claim's mechanism is accounted for too. A mechanism that gives everything away with a chance of
 #: delta keeps (0, delta), so no test whose significance is below a claim's delta can refute it; at this one it can
@@ -111,7 +112,7 @@ def _limit(sheet: AuditSheet, found: Sequence[Counts], bound: stats.Bound | None
     return _bound(sheet, perfect, sheet.delta, sheet.significance, bound)
 
 
-def scored(sheet: AuditSheet) -> Scored:
+def leakage(sheet: AuditSheet) -> Scored:
     """All figures (docs/metrics.md); void where a guesser without any view beats the coins (p < 1e-6)."""
     p = _p_without_a_view(sheet)
     note = (
@@ -213,6 +214,3 @@ def _p_without_a_view(sheet: AuditSheet) -> float:
 def _half(canaries: int, share: float) -> int:
     """Guesses on each side, at least one where there are two canaries."""
     return min(max(1, round(canaries * share / 2)), canaries // 2)
-
-
-__all__ = ["COUNTED", "GAME", "SHARES", "AuditSheet", "comparable", "make_sheet", "refutes", "summary"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.errors import SiloBenchError, UsageError
-from bench.games import text as form
-from bench.games.membership import Scored
-from bench.games.text import SHEET
+from bench.core.errors import SiloBenchError, UsageError
+from bench.spec import canonical as form
+from bench.spec.canonical import SHEET
 
 GAME = "audit"
 VERSION = 1
@@ -34,6 +34,8 @@ class AuditSheet:
     ``repeat``: how often a canary that is in stands among its silo's records. Above 1 the bounds are of groups of that
     size.
     """
+
+    game: ClassVar[str] = GAME
 
     ids: tuple[str, ...]
     coalitions: tuple[int, ...]
@@ -97,12 +99,6 @@ class AuditSheet:
             raise UsageError(f"The {SHEET} contradicts itself: {error}.") from None
         form.require_canonical(text, sheet.to_json(), SHEET)
         return sheet
-
-    def scored(self) -> Scored:
-        """All figures (docs/metrics.md); void where a guesser without any view beats the coins (p < 1e-6)."""
-        from bench.games.audit import scored
-
-        return scored(self)
 
 
 def make_sheet(

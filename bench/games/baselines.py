@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.attack import Reconstruction, Target
-from bench.tokens import Tokens
+from bench.attack.attack import Reconstruction, Target
+from bench.core.tokens import Tokens
 
 Floats = NDArray[np.float64]
 

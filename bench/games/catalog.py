@@ -1,7 +1,8 @@
 """Every game in one place: where its sheet and its play are, and which figure speaks for it. No heavy imports.
 
 A game draws or knows a secret, asks an attack about it, and turns answers into a *sheet* (truth and scores, or grades),
-from which anybody recomputes its figures. ``bench.plays.NAME`` asks the questions, ``bench.games`` holds the sheets.
+from which anybody recomputes its figures. ``bench.assess.plays.NAME`` asks the questions, ``bench.games`` holds the
+sheets.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ class Game:
     a result's figures say which game it is of; ``label`` is its name for people.
 
     ``play``: the module whose ``play(table, name, attack, adversary, seats)`` asks the questions. ``sheet``: module and
-    class of its sheets. ``chance``: what the headline is by guessing, or None where only the baseline says.
+    class of its sheets, whose attribute ``game`` is ``name``. ``scoring``: the module whose ``leakage(sheet)`` gives
+    their figures. ``chance``: what the headline is by guessing, or None where only the baseline says.
     """
 
     name: str
@@ -26,6 +28,7 @@ class Game:
     label: str
     play: str
     sheet: str
+    scoring: str
     chance: float | None = None
 
     @property
@@ -42,21 +45,47 @@ class Game:
         module, _, name = self.sheet.partition(":")
         return getattr(import_module(module), name)
 
+    def scorer(self) -> Callable[..., Any]:
+        """The function from one of its sheets to figures."""
+        found: Callable[..., Any] = import_module(self.scoring).leakage
+        return found
 
-_TRIALS = "bench.games.trials:TrialSheet"
+
+def _of_trials(name: str, headline: str, label: str, chance: float | None = None) -> Game:
+    play, trials = f"bench.assess.plays.{name}", "bench.games.trials"
+    return Game(name, headline, label, play, f"{trials}:TrialSheet", trials, chance)
+
+
 _KNOWN = (
-    Game("membership", "auc", "AUC", "bench.plays.membership", "bench.games.membership:MembershipSheet", chance=0.5),
+    Game(
+        "membership",
+        "auc",
+        "AUC",
+        "bench.assess.plays.membership",
+        "bench.games.membership:MembershipSheet",
+        "bench.games.membership",
+        chance=0.5,
+    ),
     Game(
         "reconstruction",
         "token_recall",
         "recall",
-        "bench.plays.reconstruction",
-        "bench.games.reconstruction:ReconstructionSheet",
+        "bench.assess.plays.reconstruction",
+        "bench.games.reconstruction_sheet:ReconstructionSheet",
+        "bench.games.reconstruction",
     ),
-    Game("source", "source_accuracy", "accuracy", "bench.plays.source", _TRIALS),
-    Game("participation", "participation_accuracy", "accuracy", "bench.plays.participation", _TRIALS, chance=0.5),
-    Game("extraction", "discoverable", "discoverable", "bench.plays.extraction", _TRIALS),
-    Game("audit", "epsilon", "epsilon at least", "bench.plays.audit", "bench.games.audit:AuditSheet", chance=0.0),
-    Game("property", "similarity", "similarity", "bench.plays.property", _TRIALS),
+    _of_trials("source", "source_accuracy", "accuracy"),
+    _of_trials("participation", "participation_accuracy", "accuracy", chance=0.5),
+    _of_trials("extraction", "discoverable", "discoverable"),
+    Game(
+        "audit",
+        "epsilon",
+        "epsilon at least",
+        "bench.assess.plays.audit",
+        "bench.games.audit_sheet:AuditSheet",
+        "bench.games.audit",
+        chance=0.0,
+    ),
+    _of_trials("property", "similarity", "similarity"),
 )
 GAMES: Mapping[str, Game] = {game.name: game for game in _KNOWN}

@@ -8,17 +8,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bench import stats
-from bench.errors import SiloBenchError, UsageError
-from bench.games import text as form
+from bench.core.errors import SiloBenchError, UsageError
+from bench.corpus.planting import Planting, Queries, plant, queries
 from bench.games.noview import FITTED, baseline
-from bench.games.planting import Planting, Queries, plant, queries
-from bench.games.text import SHEET
-from bench.result import Leakage
+from bench.spec import canonical as form
+from bench.spec.canonical import SHEET
+from bench.spec.result import Leakage
 
 GAME = "membership"
 #: version of its sheets
@@ -36,6 +37,8 @@ class MembershipSheet:
 
     Every cluster lies in one silo and is wholly of members or wholly of others, as the game drew it.
     """
+
+    game: ClassVar[str] = GAME
 
     ids: tuple[str, ...]
     silos: tuple[str, ...]

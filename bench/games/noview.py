@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.core.tokens import Tokens, TokenStats
 from bench.stats import Folds, TooFewClusters, split
-from bench.tokens import Tokens, TokenStats
 
 Floats = NDArray[np.float64]
 #: names of scores that a classifier trained on the other fold gave: comparable within a fold only

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench import stats
-from bench.clusters import UnionFind
+from bench.corpus.clusters import UnionFind
 from bench.games.membership import Scored
 from bench.games.reconstruction_grading import Graded, grade
 from bench.games.reconstruction_sheet import (
@@ -29,7 +29,7 @@ from bench.games.reconstruction_sheet import (
     Grades,
     ReconstructionSheet,
 )
-from bench.result import Leakage
+from bench.spec.result import Leakage
 
 BASELINE = ":baseline"
 

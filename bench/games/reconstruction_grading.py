@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.attack import Reconstruction, Target
-from bench.errors import SiloBenchError
-from bench.games import text as form
+from bench.attack.attack import Reconstruction, Target
+from bench.core.errors import SiloBenchError
 from bench.games.matching import Rouge, assign
 from bench.games.reconstruction_sheet import RECORD_FAILURE, GradedTarget, Grades, ReconstructionSheet, Row, arranged
+from bench.spec import canonical as form
 from bench.stats import midranks
 
 #: format and version of the details

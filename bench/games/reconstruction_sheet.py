@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from bench.errors import UsageError
-from bench.games import text as form
+from bench.core.errors import UsageError
 from bench.games.matching import Rouge
-from bench.games.text import SHEET
+from bench.spec import canonical as form
+from bench.spec.canonical import SHEET
 
 GAME = "reconstruction"
 #: version 1 held the token ids and the texts of records and guesses
@@ -63,6 +63,8 @@ class GradedTarget:
 @dataclass(frozen=True)
 class ReconstructionSheet:
     """The grades of all targets; ``arranged`` makes one."""
+
+    game: ClassVar[str] = GAME
 
     targets: tuple[GradedTarget, ...]
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from bench.errors import UsageError
-from bench.games import membership, reconstruction
-from bench.games import text as form
-from bench.games.audit import AuditSheet
+from bench.core.errors import UsageError
+from bench.games.audit_sheet import AuditSheet
 from bench.games.catalog import GAMES
 from bench.games.membership import MembershipSheet, Scored
-from bench.games.reconstruction import ReconstructionSheet
-from bench.games.text import SHEET
+from bench.games.reconstruction_sheet import ReconstructionSheet
 from bench.games.trials import TrialSheet
+from bench.spec import canonical as form
+from bench.spec.canonical import SHEET
 
 Sheet = MembershipSheet | ReconstructionSheet | TrialSheet | AuditSheet
 #: the newest version of any game's sheet
@@ -28,8 +27,5 @@ def load(text: str) -> Sheet:
 
 def leakage(sheet: Sheet) -> Scored:
     """The figures of a sheet, a pure function of it."""
-    if isinstance(sheet, MembershipSheet):
-        return membership.leakage(sheet)
-    if isinstance(sheet, ReconstructionSheet):
-        return reconstruction.leakage(sheet)
-    return sheet.scored()
+    found: Scored = GAMES[sheet.game].scorer()(sheet)
+    return found

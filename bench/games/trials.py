@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench import stats
-from bench.errors import SiloBenchError, UsageError
-from bench.games import text as form
+from bench.core.errors import SiloBenchError, UsageError
 from bench.games.membership import Scored
-from bench.games.text import SHEET
-from bench.result import Leakage
+from bench.spec import canonical as form
+from bench.spec.canonical import SHEET
+from bench.spec.result import Leakage
 
 VERSION = 1
 BASELINE = ":baseline"
@@ -80,29 +80,31 @@ class TrialSheet:
         form.require_canonical(text, sheet.to_json(), SHEET)
         return sheet
 
-    def scored(self) -> Scored:
-        """Means over trials of every figure, of each kind by itself (``figure:kind``), then the baseline's."""
-        rows: list[Leakage] = []
-        for suffix, side in (("", _answers(self)), (BASELINE, [t.baseline for t in self.trials])):
-            rows += self._means(side, suffix)
-        return Scored(tuple(rows))
 
-    def _means(self, side: Sequence[Grades | None], suffix: str) -> list[Leakage]:
-        kinds = sorted({t.kind for t in self.trials} - {""})
-        rows = []
-        for kind in ("", *(kinds if len(kinds) > 1 else ())):
-            chosen = [i for i, t in enumerate(self.trials) if kind in ("", t.kind)]
-            units = [self.trials[i].unit for i in chosen]
-            missing = sum(side[i] is None for i in chosen)
-            note = f"{missing} of {len(chosen)} unanswered: failures" if missing else ""
-            for figure in self.figures:
-                grades = [0.0 if (one := side[i]) is None else one[figure] for i in chosen]
-                mean = stats.mean_interval(np.array(grades), units)
-                name = f"{figure}:{kind}" if kind else figure
-                n = {"trials": len(chosen), "units": len(set(units)), "answered": len(chosen) - missing}
-                found = {"value": mean.value, "low": mean.low, "high": mean.high, "over": self.over}
-                rows.append(Leakage(name=name + suffix, n=n, note=note, **found))
-        return rows
+def leakage(sheet: TrialSheet) -> Scored:
+    """Means over trials of every figure, of each kind by itself (``figure:kind``), then the baseline's."""
+    rows: list[Leakage] = []
+    for suffix, side in (("", _answers(sheet)), (BASELINE, [t.baseline for t in sheet.trials])):
+        rows += _means(sheet, side, suffix)
+    return Scored(tuple(rows))
+
+
+def _means(sheet: TrialSheet, side: Sequence[Grades | None], suffix: str) -> list[Leakage]:
+    kinds = sorted({t.kind for t in sheet.trials} - {""})
+    rows = []
+    for kind in ("", *(kinds if len(kinds) > 1 else ())):
+        chosen = [i for i, t in enumerate(sheet.trials) if kind in ("", t.kind)]
+        units = [sheet.trials[i].unit for i in chosen]
+        missing = sum(side[i] is None for i in chosen)
+        note = f"{missing} of {len(chosen)} unanswered: failures" if missing else ""
+        for figure in sheet.figures:
+            grades = [0.0 if (one := side[i]) is None else one[figure] for i in chosen]
+            mean = stats.mean_interval(np.array(grades), units)
+            name = f"{figure}:{kind}" if kind else figure
+            n = {"trials": len(chosen), "units": len(set(units)), "answered": len(chosen) - missing}
+            found = {"value": mean.value, "low": mean.low, "high": mean.high, "over": sheet.over}
+            rows.append(Leakage(name=name + suffix, n=n, note=note, **found))
+    return rows
 
 
 def make_sheet(

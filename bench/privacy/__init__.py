@@ -7,14 +7,7 @@ noise for an epsilon. ``banded``: the sensitivity of noise that is correlated ov
 
 from __future__ import annotations
 
-from bench.privacy.accountant import (
-    MAX_CALIBRATED_EPSILON,
-    Composition,
-    calibrate,
-    default_delta,
-    epsilon,
-    epsilon_rdp,
-)
+from bench.privacy.accountant import MAX_CALIBRATED_EPSILON, Composition, calibrate, default_delta, epsilon, epsilon_rdp
 from bench.privacy.claims import claim
 from bench.privacy.kinds import Refused, composition
 from bench.privacy.shares import Exposure, Row, Sum

@@ -10,7 +10,7 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 
 #: beyond this, a calibration is refused: such an epsilon promises nothing, and a sigma can be fixed instead
 MAX_CALIBRATED_EPSILON = 10_000.0

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from bench.defense import Mechanism, Promise
+from bench.defense.parts import Mechanism, Promise
 from bench.privacy.accountant import default_delta, epsilon, epsilon_rdp
 from bench.privacy.kinds import Refused, composition
 from bench.privacy.shares import Exposure
 from bench.privacy.skellam import Skellam, epsilon_skellam
-from bench.result import Claim
+from bench.spec.result import Claim
 
 
 def claim(

@@ -28,7 +28,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.defense import Mechanism
+from bench.defense.parts import Mechanism
 from bench.privacy.accountant import Composition
 from bench.privacy.banded import sensitivity
 

@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.defense import Mechanism
-from bench.parties import SERVER
+from bench.core.parties import SERVER
+from bench.defense.parts import Mechanism
 from bench.privacy.kinds import Refused
 
 #: mechanisms whose unit is the silo

@@ -18,8 +18,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.defense import Mechanism
-from bench.errors import UsageError
+from bench.core.errors import UsageError
+from bench.defense.parts import Mechanism
 from bench.privacy.accountant import MAX_CALIBRATED_EPSILON, Composition
 from bench.privacy.kinds import Refused
 

@@ -13,15 +13,7 @@ import numpy as np
 
 from bench.stats.epsilons import epsilon_of_rates, gdp_mu, mu_of_rates
 from bench.stats.intervals import normal_quantile
-from bench.stats.onerun import (
-    Bound,
-    Family,
-    at_least,
-    checked_counts,
-    checked_family,
-    checked_levels,
-    one_run_epsilon,
-)
+from bench.stats.onerun import Bound, Family, at_least, checked_counts, checked_family, checked_levels, one_run_epsilon
 
 
 def auc_variance(auc: float, members: float, nonmembers: float) -> float:

@@ -2,8 +2,8 @@
 
 With silos of weight w_i (W in all), each of which trained factors B_i, A_i from common ones B, A, averaging whole
 models would give a target's weight the mean M = sum w_i B_i A_i / W in place of B A. Both aggregators here make it so,
-to rounding. The global adapter is wide (``bench.products``): factors to go on from, and for each target a dense change
-D of the frozen weight.
+to rounding. The global adapter is wide (``bench.model.products``): factors to go on from, and for each target a dense
+change D of the frozen weight.
 
 * ``Folded``, FedEx-LoRA (Singhal et al. 2025, "FedEx-LoRA: Exact Aggregation for Federated and Efficient Fine-Tuning of
   Foundation Models"): silos go on from the mean factors, and the residual M - mean(B) mean(A) is added to D.
@@ -23,11 +23,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Public
-from bench.defense import Aggregator
-from bench.errors import SiloBenchError
-from bench.products import dense, factors, initial_factors, with_products
-from bench.update import Array, Layout, Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Array, Layout, Update
+from bench.defense.parts import Aggregator
+from bench.defense.public import Public
+from bench.model.products import dense, factors, initial_factors, with_products
 
 Float = NDArray[np.float64]
 

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Public
-from bench.defaults.mean import Mean
-from bench.defense import Mechanism, OpenContext, Promise
+from bench.defense.contexts import OpenContext
+from bench.defense.defaults.mean import Mean
+from bench.defense.parts import Mechanism, Promise
+from bench.defense.public import Public
 from defenses.transforms.budget import Budget, others_but_the_server
 
 

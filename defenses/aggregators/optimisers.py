@@ -7,8 +7,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defaults.mean import Mean
-from bench.defense import State
+from bench.core.streams import State
+from bench.defense.defaults.mean import Mean
 
 Float = NDArray[np.float64]
 

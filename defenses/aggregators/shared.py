@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defaults.mean import Mean
-from bench.update import Layout
+from bench.core.update import Layout
+from bench.defense.defaults.mean import Mean
 
 
 class SharedFactor(Mean):

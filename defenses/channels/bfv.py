@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import Transform
-from bench.errors import CannotOpen, SiloBenchError, UsageError
-from bench.update import Form, Grid, Update
+from bench.core.errors import CannotOpen, SiloBenchError, UsageError
+from bench.core.update import Form, Grid, Update
+from bench.defense.parts import Transform
 from defenses.channels.homomorphic import HomomorphicSum, KeyHolder, chunks, gather
 from defenses.channels.seal_parameters import Parameters, choose_bfv
 from defenses.transforms.quantize import Quantise

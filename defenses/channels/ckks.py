@@ -21,11 +21,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Public, SumChannel
-from bench.errors import CannotOpen, SiloBenchError
-from bench.parties import SERVER
-from bench.streams import SecretStreams
-from bench.update import Form, Layout, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.parties import SERVER
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Layout, Update
+from bench.defense.public import Public
+from bench.defense.sum_channel import SumChannel
 
 DEGREE = 8192
 COEFFICIENT_BITS = (60, 40, 40, 60)

@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import MAX_FRAME, SumChannel
-from bench.defaults.plain import PlainChannel
-from bench.errors import CannotOpen, SiloBenchError
-from bench.streams import SecretStreams
-from bench.update import Form, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Update
+from bench.defense.channel import MAX_FRAME
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.sum_channel import SumChannel
 
 #: a frame: the plain frame's length, then zstd of the plain frame with its values' bytes regrouped
 _LENGTH = struct.Struct("<I")

@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import CannotOpen, SiloBenchError
-from bench.update import Form, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.update import Form, Update
 from defenses.channels.homomorphic import HomomorphicSum, KeyHolder, chunks, gather
 from defenses.channels.seal_parameters import Parameters, choose_ckks
 

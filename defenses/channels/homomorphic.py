@@ -23,12 +23,13 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Candidate, Endpoint, Knowledge, Public, SumChannel
-from bench.defense import State
-from bench.errors import CannotOpen, SiloBenchError
-from bench.parties import SERVER
-from bench.streams import SecretStreams
-from bench.update import Form, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.parties import SERVER
+from bench.core.streams import SecretStreams, State
+from bench.core.update import Form, Update
+from bench.defense.channel import Candidate, Endpoint, Knowledge
+from bench.defense.public import Public
+from bench.defense.sum_channel import SumChannel
 from defenses.channels.seal_ciphertexts import Codec, encrypt, new_context, save_context
 from defenses.channels.seal_parameters import Parameters
 

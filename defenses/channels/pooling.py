@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from bench.channel import Candidate, Channel, Endpoint, Knowledge, Message, Outgoing, Public, Stage
-from bench.defense import State
-from bench.errors import SiloBenchError
-from bench.parties import SERVER, is_silo
-from bench.streams import SecretStreams
+from bench.core.errors import SiloBenchError
+from bench.core.parties import SERVER, is_silo
+from bench.core.streams import SecretStreams, State
+from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Outgoing, Stage
+from bench.defense.public import Public
 
 _PREFIX = "handed/"
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 from defenses.channels.seal_parameters import SPECIAL_BITS, Parameters
 
 _MAX_CONTEXT = 4 * 2**20

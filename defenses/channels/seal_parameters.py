@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 
 #: bits of the whole modulus (data and special prime) that a degree allows at 128-bit security with a ternary secret:
 #: the table of the homomorphic encryption standard (Albrecht et al. 2018, table 1), which SEAL enforces

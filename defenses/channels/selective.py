@@ -25,14 +25,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Candidate, Endpoint, Knowledge, Message, Opened, Public, SumChannel
-from bench.defense import State
-from bench.errors import CannotOpen, SiloBenchError
-from bench.federation.adapters import decode_frame, encode_adapter
-from bench.parties import DEALER, SERVER, is_silo
-from bench.streams import SecretStreams
-from bench.sum_endpoints import SiloEndpoint, summed_silos
-from bench.update import Form, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.frames import decode_frame, encode_adapter
+from bench.core.parties import DEALER, SERVER, is_silo
+from bench.core.streams import SecretStreams, State
+from bench.core.update import Form, Update
+from bench.defense.channel import Candidate, Endpoint, Knowledge, Message, Opened
+from bench.defense.public import Public
+from bench.defense.sum_channel import SiloEndpoint, SumChannel, summed_silos
 from defenses.channels.flat_ckks import FlatCKKS
 from defenses.transforms.prune import smallest
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.channel import Candidate, Channel, Endpoint, Knowledge, Message, Outgoing, Public, Stage
-from bench.defense import State
-from bench.streams import SecretStreams
-from bench.update import Update
+from bench.core.streams import SecretStreams, State
+from bench.core.update import Update
+from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Outgoing, Stage
+from bench.defense.public import Public
 
 
 class Silent(Channel):

@@ -6,15 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from bench.clusters import cluster
-from bench.defense import RecordsPart
-from bench.task import Record
+from bench.corpus.clusters import cluster
+from bench.corpus.task import Record
+from bench.defense.parts import RecordsPart
 
 
 class NearDuplicates(RecordsPart):
     """Keeps the first record of every cluster of near-duplicates: the connected components of the relation "Jaccard
     similarity of the sets of word 5-grams of prompt and text is at least ``threshold``", found exactly
-    (``bench.clusters``). Records of one person are no duplicates for that; answers are not compared."""
+    (``bench.corpus.clusters``). Records of one person are no duplicates for that; answers are not compared."""
 
     # one record more or less may let others in or keep them out
     per_record = False

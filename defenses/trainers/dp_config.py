@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from bench.config import Config
 from bench.privacy import MAX_CALIBRATED_EPSILON
+from bench.spec.config import Config
 
 #: what a silo uploads where a round trains some of the LoRA matrices only
 Send = Literal["trained", "all"]

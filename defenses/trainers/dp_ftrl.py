@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.defense import Mechanism, Promise, TrainJob
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
+from bench.defense.parts import Mechanism, Promise, TrainJob
 from bench.privacy import calibrate, default_delta
 from bench.privacy.banded import coefficients, sensitivity
-from bench.spec import LocalSpec
+from bench.spec.run import LocalSpec
 from defenses.trainers.private import (
     Batch,
     Gradients,

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import Mechanism, Promise, State, TrainJob
+from bench.core.streams import State
+from bench.defense.parts import Mechanism, Promise, TrainJob
 from bench.privacy import calibrate, default_delta
-from bench.spec import LocalSpec
+from bench.spec.run import LocalSpec
 from defenses.trainers.factors import Factors
 from defenses.trainers.private import (
     Batch,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from bench.defaults.trainer import GradientTrainer
-from bench.defense import Training, TrainJob
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
+from bench.defense.defaults.trainer import GradientTrainer
+from bench.defense.parts import Training, TrainJob
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 
 class DropoutTrainer(GradientTrainer):

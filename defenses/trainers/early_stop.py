@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.defaults.trainer import GradientTrainer, batches
-from bench.defense import TrainJob
-from bench.errors import SiloBenchError
-from bench.model import LoraModel
-from bench.tokens import Tokens
-from bench.update import Array
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
+from bench.core.update import Array
+from bench.defense.defaults.trainer import GradientTrainer, batches
+from bench.defense.parts import TrainJob
+from bench.model.lora import LoraModel
 
 
 class EarlyStopTrainer(GradientTrainer):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bench.defaults.trainer import GradientTrainer
-from bench.defense import Training, TrainJob
+from bench.defense.defaults.trainer import GradientTrainer
+from bench.defense.parts import Training, TrainJob
 from defenses.trainers.factors import Factors, training_only
 
 

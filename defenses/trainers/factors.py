@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 #: ``b``: A stays at its random start (FFA-LoRA, Sun et al. 2024, "Improving LoRA in Privacy-preserving Federated
 #: Learning"). ``alternate``: B in even rounds, A in odd ones (RoLoRA, Chen et al. 2024); B first, as A has no gradient
@@ -19,7 +19,7 @@ Factors = Literal["both", "b", "alternate"]
 
 
 def is_trained(name: str, factors: Factors, round: int) -> bool:
-    """Whether the LoRA tensor of that name (``bench.update.Layout``) is trained in ``round``, counted from 0."""
+    """Whether the LoRA tensor of that name (``bench.core.update.Layout``) is trained in ``round``, counted from 0."""
     wanted: dict[Factors, tuple[str, ...]] = {
         "both": ("lora_A", "lora_B"),
         "b": ("lora_B",),

@@ -13,9 +13,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defaults.trainer import GradientTrainer
-from bench.defense import Training, TrainJob
-from bench.tokens import Tokens
+from bench.core.tokens import Tokens
+from bench.defense.defaults.trainer import GradientTrainer
+from bench.defense.parts import Training, TrainJob
 
 
 class GoldfishTrainer(GradientTrainer):

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 from defenses.trainers.per_record import Backend, Gradient, Whole, refuse
 
 

@@ -2,7 +2,8 @@
 
 A LoRA matrix W of a linear map y = x W^T has for record i the gradient G_i = sum over its positions t of dy_it x_it^T
 (Goodfellow 2015). ``Fast`` gets it where autograd would have computed the gradient of the whole batch, by one batched
-product of the same size; ``bench.model`` gives every record a loss of its own, so that row i of dy is record i's alone.
+product of the same size; ``bench.model.lora`` gives every record a loss of its own, so that row i of dy is record i's
+alone.
 
 Memory beside that of a plain step, in values per record and map of shape (out, in) over T positions: the smaller of
 out * in (the gradient itself) and T * (out + in) (dy and x, from which it is formed a second time). For LoRA the first
@@ -18,7 +19,7 @@ from typing import Any
 
 import torch
 
-from bench.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError, UsageError
 
 Piece = tuple[torch.Tensor, torch.Tensor]
 

@@ -17,17 +17,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.defaults.trainer import make_optimizer
-from bench.defense import Mechanism, Trainer, Training, TrainJob
-from bench.errors import UsageError
-from bench.spec import LocalSpec
-from bench.tokens import Tokens
+from bench.core.errors import UsageError
+from bench.core.tokens import Tokens
+from bench.defense.defaults.trainer import make_optimizer
+from bench.defense.parts import Mechanism, Trainer, Training, TrainJob
+from bench.spec.run import LocalSpec
 from defenses.trainers.factors import Factors, training_only
 from defenses.trainers.opacus_gradients import Opacus
 from defenses.trainers.per_record import Backend, Fast
 
 if TYPE_CHECKING:
-    from bench.model import LoraModel
+    from bench.model.lora import LoraModel
 
 Gradients = Literal["fast", "opacus"]
 _BACKENDS: dict[Gradients, type[Backend]] = {"fast": Fast, "opacus": Opacus}

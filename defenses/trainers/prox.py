@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from bench.defaults.trainer import GradientTrainer
+from bench.defense.defaults.trainer import GradientTrainer
 
 
 class ProximalTrainer(GradientTrainer):

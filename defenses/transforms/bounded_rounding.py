@@ -19,9 +19,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import Transform, TransformContext
-from bench.errors import SiloBenchError
-from bench.update import Grid, Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Grid, Update
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Transform
 from defenses.transforms.clip import stated_bound
 
 BETA = 1e-3

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from bench.channel import Public
-from bench.config import Config
-from bench.errors import UsageError
-from bench.parties import SERVER
+from bench.core.errors import UsageError
+from bench.core.parties import SERVER
+from bench.defense.public import Public
 from bench.privacy import MAX_CALIBRATED_EPSILON, calibrate, calibrate_skellam, default_delta
+from bench.spec.config import Config
 
 
 class BudgetConfig(Config):

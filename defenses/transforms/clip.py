@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import Transform, TransformContext
-from bench.errors import SiloBenchError
-from bench.update import Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Update
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Transform
 
 #: above the rounding of a norm in float64, and of values in float32
 _MARGIN = 2.0**-22

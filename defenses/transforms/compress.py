@@ -22,9 +22,10 @@ from typing import Literal
 
 import numpy as np
 
-from bench.defense import Transform, TransformContext
-from bench.errors import SiloBenchError
-from bench.update import Array, Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Array, Update
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Transform
 
 
 class Compressor(Transform):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.defense import Mechanism, Promise, RoundContext, Transform, TransformContext
-from bench.errors import SiloBenchError, UsageError
-from bench.update import Update
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import Update
+from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.parts import Mechanism, Promise, Transform
 from defenses.transforms.bounded_rounding import grid_for
 from defenses.transforms.budget import Budget, others
 from defenses.transforms.clip import stated_bound

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from bench.defense import Mechanism, Promise, RoundContext, Transform, TransformContext
-from bench.errors import SiloBenchError
-from bench.update import Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Update
+from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.parts import Mechanism, Promise, Transform
 from defenses.transforms.budget import Budget, others
 from defenses.transforms.clip import stated_bound
 

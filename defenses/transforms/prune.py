@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from bench.config import Config
-from bench.defense import Transform, TransformContext
-from bench.errors import SiloBenchError
-from bench.update import Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Update
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Transform
+from bench.spec.config import Config
 
 
 class PruneConfig(Config):

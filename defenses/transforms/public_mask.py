@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.defense import RoundContext, Transform, TransformContext
-from bench.update import Update
+from bench.core.update import Update
+from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.parts import Transform
 from defenses.transforms.prune import PruneConfig, Schedule, smallest
 
 

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from bench.config import Config
-from bench.defense import Transform, TransformContext
-from bench.errors import SiloBenchError, UsageError
-from bench.update import Grid, Update
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import Grid, Update
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Transform
+from bench.spec.config import Config
 
 
 class QuantiseConfig(Config):

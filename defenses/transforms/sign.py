@@ -10,9 +10,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import Transform, TransformContext
-from bench.errors import SiloBenchError, UsageError
-from bench.update import Array, Grid, Update
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import Array, Grid, Update
+from bench.defense.contexts import TransformContext
+from bench.defense.parts import Transform
 from defenses.transforms.compress import Compressor
 
 

@@ -23,7 +23,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 
 #: variances are multiples of 1 / PARTS
 PARTS = 1024

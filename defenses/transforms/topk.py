@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from bench.update import Array
+from bench.core.update import Array
 from defenses.transforms.compress import Compressor
 from defenses.transforms.prune import smallest
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import RoundContext, Transform, TransformContext
-from bench.update import Layout, Update
+from bench.core.update import Layout, Update
+from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.parts import Transform
 from defenses.trainers.factors import Factors, is_trained
 
 

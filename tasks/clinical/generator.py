@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from bench.streams import Streams
-from bench.task import Secret
+from bench.core.streams import Streams
+from bench.corpus.task import Secret
 from tasks.clinical import names
 from tasks.clinical.phrases import FREQUENCIES, OUTCOMES, Style
 from tasks.clinical.wards import Ward

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.streams import Streams
+from bench.core.streams import Streams
 from tasks.clinical.generator import ANSWER_PREFIX, TASK_SEEDS, Note, notes
 from tasks.clinical.phrases import COURSE, COURSE_WARD, GENERAL, OUTCOMES, WARD
 

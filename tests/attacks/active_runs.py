@@ -9,22 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from bench.adversaries import assignments
-from bench.assess import Assessment, Assessor
-from bench.attack import Attack
-from bench.games.planting import plant
-from bench.jobs import Job
-from bench.lender import Memo
-from bench.materials import Materials
-from bench.plugins import Plugins
-from bench.progress import Progress
-from bench.run import Runner
-from bench.spec import RunSpec
+from bench.assess.assess import Assessor
+from bench.assess.jobs import Job
+from bench.assess.plays.table import Assessment
+from bench.assess.progress import Progress
+from bench.assess.run import Runner
+from bench.assess.tools import Memo
+from bench.attack.attack import Attack
+from bench.core.adversaries import assignments
+from bench.core.streams import SecretStreams
+from bench.corpus.planting import plant
+from bench.plugins.find import Plugins
+from bench.spec.run import RunSpec
 from bench.stats import null_margin
-from bench.store import Store
-from bench.streams import SecretStreams
-from bench.training import TrainedRun
-from bench.view import View, build
+from bench.store.store import Store
+from bench.training.materials import Materials
+from bench.training.training import TrainedRun
+from bench.view.build import build
+from bench.view.view import View
 
 SECRET = 3
 

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 import bench
-from bench.model import LoraModel
-from bench.spec import LoraSpec, ModelSpec
+from bench.model.lora import LoraModel
+from bench.spec.run import LoraSpec, ModelSpec
 
 TINY = Path(bench.__file__).parent / "models" / "tiny"
 RANK = 16

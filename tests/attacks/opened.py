@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.attack import Tools
-from bench.model import LoraModel
-from bench.tokens import Tokens, TokenStats
+from bench.attack.attack import Tools
+from bench.core.tokens import Tokens, TokenStats
+from bench.model.lora import LoraModel
 
 Flat = NDArray[np.float32]
 

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from bench.attack import Attack, Candidates, Guesses, Own, Tools
-from bench.channel import Public
+from bench.attack.attack import Attack, Candidates, Guesses, Own, Tools
+from bench.core.tokens import Tokens, TokenStats
+from bench.core.update import Layout
+from bench.defense.public import Public
 from bench.stats import auc, null_margin
-from bench.tokens import Tokens, TokenStats
-from bench.update import Layout
-from bench.view import Reading, View, adapter_handle
+from bench.view.view import Reading, View, adapter_handle
 
 LAYOUT = Layout(("0.q.lora_A", "0.q.lora_B", "0.v.lora_A", "0.v.lora_B"), ((4, 150), (200, 4), (4, 150), (120, 4)))
 SILOS = ("silo-0", "silo-1", "silo-2")

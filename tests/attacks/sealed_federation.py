@@ -8,19 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from bench.adversaries import Assignment
-from bench.channel import Public
-from bench.defense import Defense, Trainer, Training, TrainJob
-from bench.federation.parts import fill
+from bench.core.adversaries import Assignment
+from bench.core.parties import silo
+from bench.core.streams import Streams
+from bench.core.update import Array, Layout
+from bench.defense.compose import Defense, fill
+from bench.defense.parts import Trainer, Training, TrainJob
+from bench.defense.public import Public
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
-from bench.openers.base import Opener, Traits
-from bench.parties import silo
-from bench.spec import FederationSpec
-from bench.streams import Streams
-from bench.transcript import Transcript
-from bench.update import Array, Layout
-from bench.view import View, build
+from bench.spec.run import FederationSpec
+from bench.transcript.transcript import Transcript
+from bench.view.build import build
+from bench.view.openers.base import Opener, Traits
+from bench.view.view import View
 from tests.federation.fakes import one_token
 
 #: the factors of two projections: A starts as LoRA's does, B at 0. Of each, one ciphertext of 4096 values is full

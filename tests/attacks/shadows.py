@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from bench.attack import Candidates, Guesses, Shadow, Tools
-from bench.tokens import Tokens, TokenStats
-from bench.view import Reading, View
+from bench.attack.attack import Candidates, Guesses, Shadow, Tools
+from bench.core.tokens import Tokens, TokenStats
+from bench.view.view import Reading, View
 
 N, LENGTH, MODELS, POPULATION = 300, 8, 8, 60
 SILOS = ("silo-0", "silo-1", "silo-2")

@@ -13,11 +13,11 @@ import pytest
 
 from attacks import ascent, crafted, poisoning
 from attacks.deviating import amplified, sent_by_silo
-from bench.isolation.parent import Origin, isolated
-from bench.plugins import Plugins
-from bench.spec import PluginSpec
-from bench.tokens import Tokens
-from bench.update import Layout
+from bench.assess.isolation.parent import Origin, isolated
+from bench.core.tokens import Tokens
+from bench.core.update import Layout
+from bench.plugins.find import Plugins
+from bench.spec.run import PluginSpec
 from tests.attacks.active_runs import Ground, ground, spec
 
 #: several federations of their own each; the deviations of split-view and single-out are tested in the fast suite
@@ -108,7 +108,7 @@ def bowl(monkeypatch: pytest.MonkeyPatch) -> Bowl:
     def slopes(model: Bowl, at: Any, tokens: Tokens) -> Iterator[Any]:
         yield from model.of(tokens).astype(np.float32)
 
-    monkeypatch.setattr("bench.gradients.record_gradients", slopes)
+    monkeypatch.setattr("bench.model.gradients.record_gradients", slopes)
     return made
 
 

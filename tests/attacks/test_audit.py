@@ -13,17 +13,18 @@ import pytest
 
 from attacks import audit
 from attacks.audit import products, ridge, spread, together
-from bench.adversaries import assignments
-from bench.attack import Guesses
-from bench.cli import main
+from bench.attack.attack import Guesses
+from bench.board.leaderboard import planting_of
+from bench.board.rows import rows
+from bench.board.verify import verify_store
+from bench.cli.main import main
+from bench.core.adversaries import assignments
 from bench.games import load
-from bench.games.audit import COUNTED, AuditSheet, make_sheet, refutes
-from bench.leaderboard import planting_of
-from bench.result import Result
-from bench.rows import rows
+from bench.games.audit import refutes
+from bench.games.audit_sheet import COUNTED, AuditSheet, make_sheet
+from bench.spec.result import Result
 from bench.stats import auc
-from bench.store import Store
-from bench.verify import verify_store
+from bench.store.store import Store
 from tests.attacks.rounds_world import World, assert_chance, assert_order_is_irrelevant, play
 
 ATTACK = audit.build(audit.Config())

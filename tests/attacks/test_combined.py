@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from attacks import combined
-from bench.attack import Own
+from bench.attack.attack import Own
 from tests.attacks.rounds_world import World, assert_chance, assert_order_is_irrelevant, play, tokens_of
 
 ATTACK = combined.build(combined.Config())

@@ -15,12 +15,12 @@ from safetensors.numpy import save_file
 
 from attacks import contrast, difference
 from attacks.contrast import Design
-from bench.attack import Candidates, Guesses, Tools
-from bench.channel import Public
+from bench.attack.attack import Candidates, Guesses, Tools
+from bench.core.tokens import Tokens, TokenStats
+from bench.core.update import Array, Layout
+from bench.defense.public import Public
 from bench.stats import auc, null_margin
-from bench.tokens import Tokens, TokenStats
-from bench.update import Array, Layout
-from bench.view import Reading, View
+from bench.view.view import Reading, View
 
 N, LENGTH, POPULATION = 300, 6, 80
 SILOS = ("silo-0", "silo-1", "silo-2")

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from attacks import extraction
-from bench.assess import Assessor
-from bench.attack import Attack, Filled
-from bench.games.planting import Planting
-from bench.jobs import Job
-from bench.lender import Memo
-from bench.plays.extraction import CHOICES, _ranked, discoverable, questions
-from bench.plugins import Plugins
-from bench.progress import Progress
-from bench.run import Runner
-from bench.spec import RunSpec
-from bench.store import Store
+from bench.assess.assess import Assessor
+from bench.assess.jobs import Job
+from bench.assess.plays.extraction import CHOICES, _ranked, discoverable, questions
+from bench.assess.progress import Progress
+from bench.assess.run import Runner
+from bench.assess.tools import Memo
+from bench.attack.attack import Attack, Filled
+from bench.corpus.planting import Planting
+from bench.plugins.find import Plugins
+from bench.spec.run import RunSpec
+from bench.store.store import Store
 
 
 def spec() -> RunSpec:
@@ -112,8 +112,8 @@ def test_blanks_hold_the_secret_once_in_random_places(table: Assessor) -> None:
 
 def test_a_secret_is_as_probable_in_its_whole_record_as_alone(table: Assessor) -> None:
     """Where the whole record begins with the same tokens, it is measured there, by a pass that is made anyway."""
-    from bench.plays.extraction import _measure, _secret
-    from bench.plays.table import Seat, tools
+    from bench.assess.plays.extraction import _measure, _secret
+    from bench.assess.plays.table import Seat, tools
 
     seat = Seat(0, *table._build("server")[0])
     asked = questions(table, seat.victims, np.random.default_rng(2))
@@ -133,7 +133,7 @@ def test_a_secret_is_as_probable_in_its_whole_record_as_alone(table: Assessor) -
 
 
 def test_the_same_blanks_in_another_order_get_the_same_answers(table: Assessor) -> None:
-    from bench.plays.table import Seat, tools
+    from bench.assess.plays.table import Seat, tools
 
     views = table._build("server")
     seat = Seat(0, *views[0])

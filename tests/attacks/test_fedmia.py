@@ -10,7 +10,7 @@ import pytest
 from attacks import fedmia
 from attacks.rounds import others
 from attacks.rounds.tracks import Step
-from bench.view import View
+from bench.view.view import View
 from tests.attacks.rounds_world import N, World, assert_chance, assert_order_is_irrelevant, play
 
 ATTACK = fedmia.build(fedmia.Config())

@@ -10,7 +10,7 @@ import pytest
 from attacks import gradient
 from attacks.rounds import slopes, tracks
 from attacks.rounds.tracks import Step
-from bench.view import View, adapter_handle
+from bench.view.view import View, adapter_handle
 from tests.attacks.rounds_world import LAYOUT, SILOS, World, assert_chance, assert_order_is_irrelevant, play
 
 ATTACK = gradient.build(gradient.Config())

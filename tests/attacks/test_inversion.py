@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 import bench
 from attacks import inversion
-from bench.attack import Reconstruction, Target
-from bench.errors import SiloBenchError
+from bench.attack.attack import Reconstruction, Target
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
 from bench.games.baselines import carriers, expected_distinct, inclusion, no_update
-from bench.model import LoraModel
-from bench.tokens import Tokens
+from bench.model.lora import LoraModel
 from tests.attacks.updates import Adapter, FakeTools, FakeView, Upload, attack, auc, tokens_of, train
 
 TINY = Path(bench.__file__).parent / "models" / "tiny"

@@ -15,11 +15,11 @@ from attacks.rowspace.learned import Logistic, simulate
 from attacks.rowspace.observe import observe, signs
 from attacks.rowspace.search import Grown, Plan, directions, grow
 from attacks.rowspace.simulate import Matcher, Spent, log_records
-from bench.attack import Attack, Reconstruction, Target
+from bench.attack.attack import Attack, Reconstruction, Target
+from bench.core.tokens import Tokens
 from bench.games.baselines import no_update
-from bench.model import LoraModel
-from bench.spec import LocalSpec
-from bench.tokens import Tokens
+from bench.model.lora import LoraModel
+from bench.spec.run import LocalSpec
 from tests.attacks.updates import Adapter, FakeTools, FakeView, Upload, auc, tokens_of, train
 
 TINY = Path(bench.__file__).parent / "models" / "tiny"

@@ -12,12 +12,12 @@ import pytest
 
 from attacks import key_recovery
 from attacks.ckks import recovery, report
-from bench.channel import Candidate, Knowledge
-from bench.defense import Defense
-from bench.openers.base import Hints
+from bench.core.tokens import Tokens, TokenStats
+from bench.defense.channel import Candidate, Knowledge
+from bench.defense.compose import Defense
 from bench.stats import null_margin
-from bench.tokens import Tokens, TokenStats
-from bench.view import Reading, View
+from bench.view.openers.base import Hints
+from bench.view.view import Reading, View
 from defenses import bfv, ckks, fedshield, rlwe, secagg, selective_ckks
 from tests.attacks.sealed_federation import LAYOUT, Sealed, federate
 from tests.attacks.test_mia import FakeTools, auc, setting

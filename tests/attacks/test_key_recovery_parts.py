@@ -19,11 +19,12 @@ from attacks.ckks.frames import cuts
 from attacks.ckks.published import Precision, Published, Round, rounds, spacing
 from attacks.ckks.secret import opened, read, solve
 from attacks.ckks.slots import Slots
-from bench.channel import Knowledge, Public
-from bench.errors import CannotOpen
-from bench.federation.adapters import encode_adapter
-from bench.update import Layout
-from tests.views.synthetic import _Held as Held
+from bench.core.errors import CannotOpen
+from bench.core.frames import encode_adapter
+from bench.core.update import Layout
+from bench.defense.channel import Knowledge
+from bench.defense.public import Public
+from tests.view.synthetic import _Held as Held
 
 N = 8192
 

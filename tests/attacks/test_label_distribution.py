@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from attacks import label_distribution
 from attacks.label_distribution import Known, convex
 from attacks.rowspace.learned import simulate
-from bench import attack as attack_interface
-from bench.errors import SiloBenchError
-from bench.model import LoraModel
-from bench.plays.property import _grades
-from bench.spec import LocalSpec
-from bench.task import Record
-from bench.tokens import Tokens, TokenStats
-from bench.view import adapter_handle
+from bench.assess.plays.property import _grades
+from bench.attack import attack as attack_interface
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens, TokenStats
+from bench.corpus.task import Record
+from bench.model.lora import LoraModel
+from bench.spec.run import LocalSpec
+from bench.view.view import adapter_handle
 from tests.attacks.opened import Flat, Reading, View
 from tests.attacks.opened import Lent as Opened
 

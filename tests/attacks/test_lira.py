@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from scipy.stats import norm
 
 from attacks import lira
-from bench.attack import Shadow
-from bench.errors import SiloBenchError
+from bench.attack.attack import Shadow
+from bench.core.errors import SiloBenchError
 from tests.attacks import shadows as fake
 from tests.attacks.shadows import MODELS, SILOS, FakeView, N, auc, game, infer, reading
 

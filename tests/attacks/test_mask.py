@@ -15,13 +15,13 @@ from safetensors.numpy import save_file
 
 from attacks import mask, sparse, supports
 from attacks.supports import Support
-from bench.attack import Candidates, Guesses, Tools
-from bench.channel import Public
-from bench.openers.lengths import lengths_and_headers
+from bench.attack.attack import Candidates, Guesses, Tools
+from bench.core.tokens import Tokens, TokenStats
+from bench.core.update import Array, Layout
+from bench.defense.public import Public
 from bench.stats import auc, null_margin
-from bench.tokens import Tokens, TokenStats
-from bench.update import Array, Layout
-from bench.view import Kind, Reading, View
+from bench.view.openers.lengths import lengths_and_headers
+from bench.view.view import Kind, Reading, View
 
 SILOS = ("silo-0", "silo-1", "silo-2")
 N, POPULATION, SIZE, MEMBERS = 120, 40, 3000, 20

@@ -13,9 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from attacks import mia
-from bench.attack import Candidates, Guesses, Tools
-from bench.tokens import Tokens, TokenStats
-from bench.view import Reading
+from bench.attack.attack import Candidates, Guesses, Tools
+from bench.core.tokens import Tokens, TokenStats
+from bench.view.view import Reading
 
 N, LENGTH, VOCABULARY = 600, 12, 50
 SILOS = ("silo-0", "silo-1", "silo-2")

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from attacks import participation
 from attacks.participation import _weights
 from attacks.rowspace.learned import simulate
-from bench.attack import Organisation, Own
-from bench.errors import SiloBenchError
-from bench.model import LoraModel
-from bench.plays.participation import _hits
-from bench.spec import LocalSpec
-from bench.task import Record
-from bench.tokens import Tokens
-from bench.view import adapter_handle
+from bench.assess.plays.participation import _hits
+from bench.attack.attack import Organisation, Own
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
+from bench.corpus.task import Record
+from bench.model.lora import LoraModel
+from bench.spec.run import LocalSpec
+from bench.view.view import adapter_handle
 from tests.attacks.opened import Flat, Lent, Reading, View
 
 PLACES = ("silo-0", "silo-1")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.cli import main
-from bench.result import Result
+from bench.cli.main import main
+from bench.spec.result import Result
 
 SMALL = (
     "pool.candidates=8",

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from attacks import rmia, shadowing
-from bench.attack import Shadow
-from bench.errors import SiloBenchError
+from bench.attack.attack import Shadow
+from bench.core.errors import SiloBenchError
 from tests.attacks import shadows as fake
 from tests.attacks.shadows import MODELS, SILOS, FakeView, N, auc, game, infer, reading
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attacks.rounds import calibration, curves, features, others, slopes, tracks
-from bench.gradients import Measured, measure
+from bench.model.gradients import Measured, measure
 from tests.attacks.rounds_world import LAYOUT, ROUNDS, SILOS, World
 
 

@@ -16,10 +16,10 @@ from attacks.rowspace.constraints import changes, constraints
 from attacks.rowspace.finish import finish
 from attacks.rowspace.language import arrange, by_likelihood, opening
 from attacks.rowspace.probe import Probe, projections
-from bench.errors import SiloBenchError
-from bench.model import LoraModel
-from bench.spec import LoraSpec, ModelSpec
-from bench.update import Layout
+from bench.core.errors import SiloBenchError
+from bench.core.update import Layout
+from bench.model.lora import LoraModel
+from bench.spec.run import LoraSpec, ModelSpec
 from tests.attacks.updates import tokens_of, train
 
 TINY = Path(bench.__file__).parent / "models" / "tiny"

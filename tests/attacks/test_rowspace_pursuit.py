@@ -15,10 +15,10 @@ from attacks import inversion
 from attacks.rowspace.algebra import TOLERANCES
 from attacks.rowspace.observe import observe, survivors, whole_silo
 from attacks.rowspace.pursuit import Projection, pursue
-from bench.attack import Reconstruction, Target
-from bench.model import LoraModel
-from bench.update import Layout
-from bench.view import Reading
+from bench.attack.attack import Reconstruction, Target
+from bench.core.update import Layout
+from bench.model.lora import LoraModel
+from bench.view.view import Reading
 from tests.attacks.updates import Adapter, FakeTools, FakeView, Upload, tokens_of, train
 
 TINY = Path(bench.__file__).parent / "models" / "tiny"

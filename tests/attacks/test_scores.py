@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from attacks import scores
-from bench.tokens import TokenStats
+from bench.core.tokens import TokenStats
 
 LN2 = np.log(2)
 #: one row: probabilities 1/2, 1/4, 1/8, 1/8

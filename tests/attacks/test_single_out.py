@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.errors import Refused
-from bench.plugins import Plugins
-from bench.progress import Progress
-from bench.run import Runner, execute
-from bench.spec import Cell, PluginSpec
-from bench.store import Store
+from bench.assess.progress import Progress
+from bench.assess.run import Runner, execute
+from bench.core.errors import Refused
+from bench.plugins.find import Plugins
+from bench.spec.run import Cell, PluginSpec
+from bench.store.store import Store
 from tests.attacks.active_runs import Ground, ground, spec
 
 

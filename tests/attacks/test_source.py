@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from attacks import source
-from bench.attack import Candidates
-from bench.plays.participation import _hits as participation_hits
-from bench.plays.source import _hits as source_hits
-from bench.tokens import Tokens, TokenStats
+from bench.assess.plays.participation import _hits as participation_hits
+from bench.assess.plays.source import _hits as source_hits
+from bench.attack.attack import Candidates
+from bench.core.tokens import Tokens, TokenStats
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def test_without_a_leak_the_source_is_a_guess_within_one_in_a_million() -> None:
 
 
 def test_ties_count_as_their_share() -> None:
-    from bench.attack import Answers
+    from bench.attack.attack import Answers
 
     hits = source_hits(Answers(np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [2.0, 1.0, 0.0]]), ()), [0, 2, 1], 3)
     assert hits == [0.5, pytest.approx(1 / 3), 0.0]

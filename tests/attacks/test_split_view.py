@@ -11,7 +11,7 @@ import pytest
 
 from attacks.deviating import amplified, sent_by_silo
 from attacks.split_view import turns
-from bench.update import Layout
+from bench.core.update import Layout
 from tests.attacks.active_runs import Ground, ground, spec
 
 #: (channel, options, largest error of the reconstructed adapter)

@@ -11,7 +11,7 @@ import pytest
 from attacks import gradient_matching, inversion, learned_inversion
 from attacks.rowspace.observe import Observed
 from attacks.rowspace.uploads import OnUploads
-from bench.lender import Memo
+from bench.assess.tools import Memo
 from tests.grounds import ground as trained
 
 ATTACKS: list[Any] = [

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from attacks import inversion
-from bench.attack import Reconstruction, Target, Tools
-from bench.model import LoraModel
-from bench.tokens import Tokens, TokenStats
-from bench.update import Layout
+from bench.attack.attack import Reconstruction, Target, Tools
+from bench.core.tokens import Tokens, TokenStats
+from bench.core.update import Layout
+from bench.model.lora import LoraModel
 
 Adapter = NDArray[np.float32]
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.attack import Attack, Candidates, Guesses, Reconstruction
+from bench.assess.isolation import sandbox
+from bench.attack.attack import Attack, Candidates, Guesses, Reconstruction
 from bench.conformance import attack as kit
 from bench.conformance import run_checks
 from bench.conformance.playground import Playground
-from bench.isolation import sandbox
-from bench.plugins import Plugins
+from bench.plugins.find import Plugins
 from tests.grounds import ground as trained
 
 Infer = Callable[[Any, Candidates, Any], Guesses]

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bench.conformance import Grounds, check
-from bench.plugins import KINDS, Plugin, Plugins
-from bench.spec import ADVERSARIES
+from bench.plugins.find import KINDS, Plugin, Plugins
+from bench.spec.run import ADVERSARIES
 
 #: tasks whose records must be fetched first: checked by hand with 'bench check', and by their own tests on local files
 FETCHED = frozenset({"drug-reviews"})

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Channel, SumChannel
 from bench.conformance import channel as kit
 from bench.conformance.checks import Finding, run_checks
 from bench.conformance.fixtures import LAYOUT
-from bench.defaults.plain import PlainChannel
-from bench.errors import CannotOpen, SiloBenchError
-from bench.federation.adapters import decode_frame
-from bench.streams import SecretStreams
-from bench.update import Form, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.frames import decode_frame
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Update
+from bench.defense.channel import Channel
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.sum_channel import SumChannel
 
 Keys = Mapping[str, bytes]
 

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.config import Config
 from bench.conformance import aggregator, defense, records, trainer, transform
 from bench.conformance.checks import Check, Failed, expect, run_checks
-from bench.defaults.mean import Mean
-from bench.defense import Aggregator, Defense, Mechanism, Promise, RecordsPart, Trainer, Training, TrainJob, Transform
-from bench.plugins import Plugins
-from bench.task import Record
-from bench.update import Update
+from bench.core.update import Update
+from bench.corpus.task import Record
+from bench.defense.compose import Defense
+from bench.defense.defaults.mean import Mean
+from bench.defense.parts import Aggregator, Mechanism, Promise, RecordsPart, Trainer, Training, TrainJob, Transform
+from bench.plugins.find import Plugins
+from bench.spec.config import Config
 
 
 def wrong(checks: Any) -> str:
@@ -218,15 +219,16 @@ def test_trainers(rule: str, says: str) -> None:
 
 
 def test_the_plain_trainer_passes() -> None:
-    from bench.defaults.trainer import GradientTrainer
+    from bench.defense.defaults.trainer import GradientTrainer
 
     assert wrong(trainer.checks(GradientTrainer())) == ""
 
 
 def test_a_defense_whose_builds_share_a_part_is_found(tmp_path: Any) -> None:
     (tmp_path / "shared.py").write_text(
-        '"""One aggregator for all."""\nfrom bench.config import Config as Base\nfrom bench.defaults.mean import Mean\n'
-        "from bench.defense import Defense\napi = 1\nMEAN = Mean()\nclass Config(Base): ...\n"
+        '"""One aggregator for all."""\nfrom bench.spec.config import Config as Base\n'
+        "from bench.defense.defaults.mean import Mean\n"
+        "from bench.defense.compose import Defense\napi = 1\nMEAN = Mean()\nclass Config(Base): ...\n"
         "def build(config): return Defense(aggregator=MEAN)\n"
     )
     plugin = Plugins(folders={"defense": tmp_path}).find("defense", "shared")
@@ -236,8 +238,8 @@ def test_a_defense_whose_builds_share_a_part_is_found(tmp_path: Any) -> None:
 
 def test_parts_that_cannot_work_together_are_found(tmp_path: Any) -> None:
     (tmp_path / "torn.py").write_text(
-        '"""Puts integers on a grid again."""\nfrom bench.config import Config as Base\n'
-        "from bench.conformance.fixtures import ToGrid\nfrom bench.defense import Defense\napi = 1\n"
+        '"""Puts integers on a grid again."""\nfrom bench.spec.config import Config as Base\n'
+        "from bench.conformance.fixtures import ToGrid\nfrom bench.defense.compose import Defense\napi = 1\n"
         "class Config(Base): ...\ndef build(config): return Defense(transforms=(ToGrid(), ToGrid()))\n"
     )
     plugin = Plugins(folders={"defense": tmp_path}).find("defense", "torn")

@@ -11,8 +11,8 @@ import pytest
 
 from bench.conformance import check, run_checks
 from bench.conformance import task as kit
-from bench.plugins import Plugins, from_path
-from bench.task import Record, Secret, Task
+from bench.corpus.task import Record, Secret, Task
+from bench.plugins.find import Plugins, from_path
 from tests.plugin_files import TASK, write
 
 SOUND = tuple(

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from bench import loading
-from bench.defense import Trainer, Training, TrainJob
-from bench.model import LoraModel
+from bench.core.streams import SecretStreams, Streams
+from bench.core.tokens import Tokens
+from bench.defense.parts import Trainer, Training, TrainJob
+from bench.model import loading
+from bench.model.lora import LoraModel
 from bench.privacy import epsilon
-from bench.spec import LocalSpec, LoraSpec
-from bench.streams import SecretStreams, Streams
-from bench.tokens import Tokens
+from bench.spec.run import LocalSpec, LoraSpec
 from defenses.trainers.dp_sgd import DPSGD
 from defenses.trainers.private import PrivateTrainer
 

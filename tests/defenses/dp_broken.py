@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bench.defense import Training, TrainJob
-from bench.streams import SecretStreams
+from bench.core.streams import SecretStreams
+from bench.defense.parts import Training, TrainJob
 from defenses.trainers.dp_sgd import DPSGD, PoissonRound
 from defenses.trainers.private import Batch
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Channel, Endpoint, Public
-from bench.defense import State
-from bench.parties import DEALER, SERVER
-from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.core.parties import DEALER, SERVER
+from bench.core.streams import SecretStreams, State
+from bench.core.update import Layout, Update
+from bench.defense.channel import Channel, Endpoint
+from bench.defense.public import Public
 
 
 @dataclass(frozen=True)

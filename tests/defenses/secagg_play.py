@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Candidate, Channel, Knowledge, Opened, Public
-from bench.errors import SiloBenchError
-from bench.parties import DEALER, SERVER, is_silo
-from bench.streams import SecretStreams
-from bench.update import Grid, Layout, Update
+from bench.core.errors import SiloBenchError
+from bench.core.parties import DEALER, SERVER, is_silo
+from bench.core.streams import SecretStreams
+from bench.core.update import Grid, Layout, Update
+from bench.defense.channel import Candidate, Channel, Knowledge, Opened
+from bench.defense.public import Public
 from tests.defenses.exchange import Sent
 
 #: what becomes of a message on its way to one receiver

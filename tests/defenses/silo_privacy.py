@@ -10,14 +10,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from bench.assess import Assessor
-from bench.defense import Defense, Trainer, Training, TrainJob, compose
+from bench.assess.assess import Assessor
+from bench.defense.compose import Defense, compose
+from bench.defense.parts import Trainer, Training, TrainJob
 from bench.federation.setup import Setup
-from bench.logged import logged_mechanisms
-from bench.plugins import Plugins
-from bench.result import Claim
-from bench.spec import Dropout, FederationSpec
-from bench.transcript import Transcript
+from bench.plugins.find import Plugins
+from bench.spec.result import Claim
+from bench.spec.run import Dropout, FederationSpec
+from bench.transcript.notes import logged_mechanisms
+from bench.transcript.transcript import Transcript
 from tests.federation.fakes import LAYOUT, make_setup, run
 
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.channel import Knowledge
-from bench.errors import CannotOpen, SiloBenchError, UsageError
-from bench.parties import SERVER
-from bench.streams import SecretStreams
-from bench.update import Form, Grid, Layout, Update
+from bench.core.errors import CannotOpen, SiloBenchError, UsageError
+from bench.core.parties import SERVER
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Grid, Layout, Update
+from bench.defense.channel import Knowledge
 from defenses import bfv
 from defenses.channels.bfv import BFV, pack_digits, unpack_digits
 from defenses.transforms.quantize import Quantise

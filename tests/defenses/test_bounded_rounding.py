@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.conformance.fixtures import LAYOUT, transform_context
-from bench.update import Grid, Update
+from bench.core.update import Grid, Update
 from defenses.transforms import bounded_rounding
 from defenses.transforms.bounded_rounding import BoundedRounding, grid_for, norm_after, rounded
 from defenses.transforms.clip import Clip

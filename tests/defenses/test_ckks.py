@@ -8,11 +8,11 @@ import tenseal as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.channel import Knowledge
-from bench.errors import CannotOpen, SiloBenchError
-from bench.parties import DEALER, SERVER
-from bench.streams import SecretStreams
-from bench.update import Form, Grid, Layout, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.parties import DEALER, SERVER
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Grid, Layout, Update
+from bench.defense.channel import Knowledge
 from defenses.channels import ckks
 from defenses.channels.ckks import CKKS, RESCALE_PRIME, SLOTS
 from tests.defenses.exchange import one_round, public

@@ -10,12 +10,12 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.channel import Knowledge
-from bench.defaults.plain import PlainChannel
-from bench.defense import Defense
-from bench.errors import CannotOpen, SiloBenchError
-from bench.parties import SERVER
-from bench.update import Form, Grid, Layout, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.parties import SERVER
+from bench.core.update import Form, Grid, Layout, Update
+from bench.defense.channel import Knowledge
+from bench.defense.compose import Defense
+from bench.defense.defaults.plain import PlainChannel
 from defenses import plain
 from defenses.channels.compressed import CompressedChannel, compress, expand, regroup
 from tests.defenses.exchange import one_round, public

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.clusters import jaccard, shingles
 from bench.conformance.fixtures import sentences
-from bench.task import Record
+from bench.corpus.clusters import jaccard, shingles
+from bench.corpus.task import Record
 from defenses import dedup
 from defenses.records.dedup import NearDuplicates
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.conformance.fixtures import LAYOUT, transform_context
-from bench.errors import SiloBenchError, UsageError
-from bench.federation.parts import fill
-from bench.logged import logged_mechanisms, opened_sums
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.streams import SecretStreams
+from bench.core.update import Grid, Update
+from bench.defense.compose import fill
 from bench.privacy import Skellam, epsilon_skellam
-from bench.spec import Dropout
-from bench.streams import SecretStreams
-from bench.update import Grid, Update
+from bench.spec.run import Dropout
+from bench.transcript.notes import logged_mechanisms, opened_sums
 from defenses import distributed_dp
 from defenses.transforms.bounded_rounding import BoundedRounding, norm_after
 from defenses.transforms.budget import Budget
@@ -180,7 +180,7 @@ def test_unsound_combinations_are_refused_with_a_reason(names: str, says: str) -
 
 
 def test_nothing_may_follow_a_share() -> None:
-    from bench.defense import Transform
+    from bench.defense.parts import Transform
 
     class Halve(Transform):
         accepts = frozenset({"grid"})

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy import stats
 
-from bench.defense import Mechanism
+from bench.defense.parts import Mechanism
 from bench.privacy import claim, composition, epsilon
-from bench.spec import LocalSpec
+from bench.spec.run import LocalSpec
 from defenses import dp_sgd
 from defenses.trainers.dp_sgd import DPSGD, Quantile
 from tests.defenses.dp_audit import ALARM, NORMAL, Line, flat_sum, marked, run_job, sgd

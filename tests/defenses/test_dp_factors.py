@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.channel import Public
-from bench.defaults.mean import Mean
-from bench.defense import TransformContext
+from bench.core.streams import SecretStreams
+from bench.core.update import Layout, Update
+from bench.defense.contexts import TransformContext
+from bench.defense.defaults.mean import Mean
+from bench.defense.public import Public
 from bench.privacy import composition
-from bench.spec import LocalSpec
-from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.spec.run import LocalSpec
 from defenses import dp_alternate_lora, dp_ffa_lora
 from defenses.trainers.dp_sgd import DPSGD
 from defenses.trainers.factors import Factors, is_trained

@@ -15,15 +15,16 @@ from scipy.stats import kstest
 
 from bench.conformance.fixtures import LAYOUT as WIDE
 from bench.conformance.fixtures import transform_context
-from bench.defaults.mean import Mean
-from bench.defense import Aggregator, OpenContext, Transform
-from bench.errors import SiloBenchError, UsageError
-from bench.federation.parts import fill
-from bench.logged import opened_sums
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.streams import SecretStreams
+from bench.core.update import Update
+from bench.defense.compose import fill
+from bench.defense.contexts import OpenContext
+from bench.defense.defaults.mean import Mean
+from bench.defense.parts import Aggregator, Transform
 from bench.privacy import calibrate, epsilon
-from bench.spec import Dropout
-from bench.streams import SecretStreams
-from bench.update import Update
+from bench.spec.run import Dropout
+from bench.transcript.notes import opened_sums
 from defenses import dp_fedavg
 from defenses.aggregators.noisy_mean import NoisyMean
 from defenses.transforms.budget import Budget, most_rounds
@@ -281,7 +282,7 @@ def test_wrong_options_are_refused(wrong: dict[str, Any]) -> None:
 def test_the_kit_finds_a_transform_that_says_it_keeps_a_bound_and_drops_it() -> None:
     from bench.conformance import transform
     from bench.conformance.checks import run_checks
-    from bench.defense import Defense
+    from bench.defense.compose import Defense
 
     class Forgets(Transform):
         norm = "keeps"

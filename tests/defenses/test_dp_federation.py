@@ -9,19 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.adversaries import assignments
-from bench.channel import Public
-from bench.defense import Defense, compose
-from bench.federation.parts import fill
+from bench.core.adversaries import assignments
+from bench.core.parties import silo
+from bench.core.streams import Streams
+from bench.defense.compose import Defense, compose, fill
+from bench.defense.public import Public
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
-from bench.parties import silo
 from bench.privacy import claim, composition
-from bench.spec import FederationSpec, LocalSpec
-from bench.streams import Streams
-from bench.training import logged_mechanisms
-from bench.transcript import Transcript
-from bench.view import build
+from bench.spec.run import FederationSpec, LocalSpec
+from bench.transcript.notes import logged_mechanisms
+from bench.transcript.transcript import Transcript
+from bench.view.build import build
 from defenses import dedup, dp_alternate_lora, dp_ffa_lora, dp_ftrl, dp_sgd, scrub
 from tests.defenses.dp_audit import little_llama, make_tokens
 

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from scipy import stats
 from scipy.linalg import toeplitz
 
-from bench.defense import TrainJob
-from bench.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.streams import SecretStreams, Streams
+from bench.defense.parts import TrainJob
 from bench.privacy import claim, composition
-from bench.spec import LocalSpec
-from bench.streams import SecretStreams, Streams
+from bench.spec.run import LocalSpec
 from defenses import dp_ftrl
 from defenses.trainers.dp_ftrl import DPFTRL
 from tests.defenses.dp_audit import ALARM, NORMAL, Line, little_llama, make_tokens, marked, run_job, sgd

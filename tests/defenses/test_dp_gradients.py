@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import SiloBenchError, UsageError
-from bench.model import LoraModel
-from bench.spec import LoraSpec
-from bench.tokens import Tokens
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.tokens import Tokens
+from bench.model.lora import LoraModel
+from bench.spec.run import LoraSpec
 from defenses.trainers.dp_sgd import DPSGD
 from defenses.trainers.per_record import Fast, Outer, Whole
 from tests.defenses.dp_audit import (
@@ -288,8 +288,8 @@ def test_pieces_of_both_forms_add_up() -> None:
 
 
 def test_the_packaged_model_as_a_silo_has_it() -> None:
-    from bench.assets import Assets
-    from bench.spec import ModelSpec
+    from bench.assets.assets import Assets
+    from bench.spec.run import ModelSpec
 
     spec = ModelSpec(name="tiny")
     model = LoraModel.load(Assets(quiet=True).model(spec).path, spec, LoraSpec(rank=4), "cpu")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 from bench.privacy import calibrate, claim, composition
-from bench.spec import LocalSpec
+from bench.spec.run import LocalSpec
 from defenses import dp_sgd, dp_sgd_high_utility
 from defenses.trainers.dp_sgd import DPSGD
 from tests.defenses.dp_audit import NORMAL, NOT_A_NUMBER, Line, little_llama, make_tokens, marked, run_job, sgd

@@ -7,10 +7,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from bench.defaults.trainer import GradientTrainer
-from bench.errors import SiloBenchError
-from bench.federation.parts import fill
-from bench.spec import LocalSpec
+from bench.core.errors import SiloBenchError
+from bench.defense.compose import fill
+from bench.defense.defaults.trainer import GradientTrainer
+from bench.spec.run import LocalSpec
 from defenses import dropout
 from defenses.trainers.dropout import DropoutTrainer, SeededDropout, dropping
 from tests.defenses.training_play import LOCAL, job, some_tokens, start, tiny, train

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.defense import State
-from bench.errors import SiloBenchError
-from bench.federation.parts import fill
-from bench.spec import LocalSpec
+from bench.core.errors import SiloBenchError
+from bench.core.streams import State
+from bench.defense.compose import fill
+from bench.spec.run import LocalSpec
 from defenses import early_stop
 from defenses.trainers import early_stop as module
 from defenses.trainers.early_stop import EarlyStopTrainer, mean_loss

@@ -11,20 +11,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.adversaries import Assignment
-from bench.defaults.mean import Mean
-from bench.defaults.plain import PlainChannel
-from bench.defense import Aggregator, Defense, compose
-from bench.errors import SiloBenchError, UsageError
-from bench.federation.adapters import decode_adapter
-from bench.federation.parts import fill
-from bench.parties import PUBLIC, SERVER
-from bench.plugins import Plugins
-from bench.products import dense, factors, pairs, with_products
-from bench.spec import Dropout, FederationSpec
-from bench.transcript import Transcript
-from bench.update import Layout, Update
-from bench.view import View, build
+from bench.core.adversaries import Assignment
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.frames import decode_adapter
+from bench.core.parties import PUBLIC, SERVER
+from bench.core.update import Layout, Update
+from bench.defense.compose import Defense, compose, fill
+from bench.defense.defaults.mean import Mean
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.parts import Aggregator
+from bench.model.products import dense, factors, pairs, with_products
+from bench.plugins.find import Plugins
+from bench.spec.run import Dropout, FederationSpec
+from bench.transcript.transcript import Transcript
+from bench.view.build import build
+from bench.view.view import View
 from defenses.aggregators.exact import Folded, Stacked
 from defenses.transforms.bounded_rounding import BoundedRounding
 from defenses.transforms.clip import Clip

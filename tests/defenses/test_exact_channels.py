@@ -8,15 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.adversaries import Assignment
-from bench.defense import Defense, TrainJob
-from bench.parties import SERVER
-from bench.plugins import Plugins
-from bench.products import initial_factors, widened
-from bench.spec import FederationSpec
-from bench.streams import Streams
-from bench.transcript import Transcript
-from bench.view import View, build
+from bench.core.adversaries import Assignment
+from bench.core.parties import SERVER
+from bench.core.streams import Streams
+from bench.defense.compose import Defense
+from bench.defense.parts import TrainJob
+from bench.model.products import initial_factors, widened
+from bench.plugins.find import Plugins
+from bench.spec.run import FederationSpec
+from bench.transcript.transcript import Transcript
+from bench.view.build import build
+from bench.view.view import View
 from defenses.aggregators.exact import Folded, Stacked
 from tests.defenses.test_exact import effective
 from tests.federation.fakes import LAYOUT, DrawnTrainer, make_setup, run

@@ -10,12 +10,12 @@ import pytest
 from pydantic import ValidationError
 
 from bench.conformance.fixtures import transform_context
-from bench.defaults.mean import Mean
-from bench.defaults.plain import PlainChannel
-from bench.defense import Aggregator, Defense, compose
-from bench.errors import UsageError
-from bench.federation.parts import fill
-from bench.update import Array, Layout, Update
+from bench.core.errors import UsageError
+from bench.core.update import Array, Layout, Update
+from bench.defense.compose import Defense, compose, fill
+from bench.defense.defaults.mean import Mean
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.parts import Aggregator
 from defenses import dp_sgd, fedavg, fedshield, prune
 from tests.defenses.exchange import one_round
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bench.spec import LocalSpec
+from bench.spec.run import LocalSpec
 from defenses import ffa_lora
 from defenses.trainers.factor_trainer import FactorTrainer
 from tests.defenses.dp_audit import little_llama, make_tokens, run_job

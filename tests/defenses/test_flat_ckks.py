@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.channel import Knowledge, Public
 from bench.conformance.channel import checks as channel_checks
 from bench.conformance.checks import Finding, run_checks
-from bench.errors import CannotOpen, SiloBenchError, UsageError
-from bench.parties import DEALER, SERVER
-from bench.streams import SecretStreams
-from bench.update import Form, Grid, Layout, Update
+from bench.core.errors import CannotOpen, SiloBenchError, UsageError
+from bench.core.parties import DEALER, SERVER
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Grid, Layout, Update
+from bench.defense.channel import Knowledge
+from bench.defense.public import Public
 from defenses import ckks
 from defenses.channels.flat_ckks import FlatCKKS
 from defenses.channels.seal_parameters import Parameters

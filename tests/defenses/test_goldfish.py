@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.federation.parts import fill
-from bench.spec import LocalSpec
-from bench.task import Record
-from bench.tokens import Tokens
+from bench.core.tokens import Tokens
+from bench.corpus.task import Record
+from bench.defense.compose import fill
+from bench.spec.run import LocalSpec
 from defenses import goldfish
 from defenses.trainers.goldfish import GoldfishTrainer, dropped
 from tests.defenses.training_play import job, some_tokens, start, tiny, train

@@ -10,13 +10,12 @@ import pytest
 from scipy.stats import binom, kstest
 
 from bench.conformance.fixtures import LAYOUT, transform_context
-from bench.defense import Defense
-from bench.errors import SiloBenchError, UsageError
-from bench.federation.parts import fill
-from bench.logged import logged_mechanisms
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import Grid, Update
+from bench.defense.compose import Defense, fill
 from bench.privacy import calibrate, epsilon
-from bench.spec import Dropout
-from bench.update import Grid, Update
+from bench.spec.run import Dropout
+from bench.transcript.notes import logged_mechanisms
 from defenses import local_dp
 from defenses.transforms.budget import Budget
 from defenses.transforms.local_noise import LocalGaussian

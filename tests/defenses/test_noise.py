@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from bench.conformance.fixtures import transform_context
-from bench.errors import SiloBenchError
-from bench.federation.parts import fill
-from bench.update import Grid, Layout, Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Grid, Layout, Update
+from bench.defense.compose import fill
 from defenses import noise
 from defenses.transforms.noise import UpdateNoise
 

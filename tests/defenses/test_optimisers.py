@@ -11,13 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.defaults.plain import PlainChannel
-from bench.defense import Defense, State
-from bench.spec import FederationSpec
+from bench.core.streams import State
+from bench.defense.compose import Defense
+from bench.defense.defaults.plain import PlainChannel
+from bench.spec.run import FederationSpec
 from defenses import fedadam, fedavgm, fedprox
 from defenses.aggregators.optimisers import Adam, Momentum
 from tests.federation.fakes import DrawnTrainer, drawn, make_setup, run
-from tests.views.synthetic import Synthetic
+from tests.view.synthetic import Synthetic
 
 
 def test_momentum_is_pytorch_s() -> None:

@@ -9,24 +9,24 @@ import numpy as np
 import pytest
 
 from attacks import lookup
-from bench.adversaries import assignments
 from bench.conformance.fixtures import some_tokens
-from bench.cost import traffic
-from bench.defaults.trainer import GradientTrainer
-from bench.defense import Defense, Training, TrainJob, compose
-from bench.errors import UsageError
-from bench.federation.handed import decode_records, encode_records, joined
-from bench.federation.parts import fill
+from bench.core.adversaries import assignments
+from bench.core.errors import UsageError
+from bench.core.parties import PUBLIC, SERVER
+from bench.core.records import decode_records, encode_records, joined
+from bench.core.streams import Streams
+from bench.core.tokens import Tokens
+from bench.defense.compose import Defense, compose, fill
+from bench.defense.defaults.trainer import GradientTrainer
+from bench.defense.parts import Training, TrainJob
 from bench.federation.rounds import Federation
-from bench.logged import logged_mechanisms, opened_sums
-from bench.openers.base import Traits
-from bench.openers.distinguish import traits
-from bench.parties import PUBLIC, SERVER
-from bench.spec import FederationSpec, LocalSpec
-from bench.streams import Streams
-from bench.tokens import Tokens
-from bench.transcript import Transcript
-from bench.view import build
+from bench.spec.run import FederationSpec, LocalSpec
+from bench.transcript.notes import logged_mechanisms, opened_sums
+from bench.transcript.traffic import traffic
+from bench.transcript.transcript import Transcript
+from bench.view.build import build
+from bench.view.openers.base import Traits
+from bench.view.openers.distinguish import traits
 from defenses import ckks, dp_sgd, early_stop, local, pooled, scrub, secagg, top_k
 from tests.defenses.training_play import some_tokens as real_tokens
 from tests.defenses.training_play import start, tiny
@@ -161,7 +161,7 @@ def test_looking_finds_members_and_half_finds_others() -> None:
     ids = np.array([[1, 2, 3, 3], [1, 2, 4, 0], [5, 6, 7, 8]], np.int32)
     lengths = np.array([4, 3, 4], np.int32)
     tokens = Tokens(ids, lengths, ids > 0, np.full(3, -1, np.int32))
-    from bench.attack import Candidates
+    from bench.attack.attack import Candidates
 
     asked = Candidates(("c0", "c1", "c2"), ("silo-0", "silo-0", "silo-1"), ("", "", ""), tokens)
     held = {"silo-0": [Counter([3, 3, 2, 1]), Counter([9])]}

@@ -10,8 +10,8 @@ from hypothesis.extra.numpy import arrays
 from pydantic import ValidationError
 
 from bench.conformance.fixtures import transform_context
-from bench.errors import SiloBenchError
-from bench.update import Grid, Layout, Update
+from bench.core.errors import SiloBenchError
+from bench.core.update import Grid, Layout, Update
 from defenses import prune
 from defenses.transforms.prune import MagnitudePruning, PruneConfig, Schedule, smallest
 

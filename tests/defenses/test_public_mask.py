@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.channel import Public
 from bench.conformance.fixtures import transform_context
-from bench.defaults.mean import Mean
-from bench.defense import Defense, RoundContext, compose
-from bench.errors import UsageError
-from bench.federation.parts import fill
-from bench.parties import silo
-from bench.spec import Dropout, FederationSpec
-from bench.update import Layout, Update
+from bench.core.errors import UsageError
+from bench.core.parties import silo
+from bench.core.update import Layout, Update
+from bench.defense.compose import Defense, compose, fill
+from bench.defense.contexts import RoundContext
+from bench.defense.defaults.mean import Mean
+from bench.defense.public import Public
+from bench.spec.run import Dropout, FederationSpec
 from defenses import fedshield_exact
 from defenses.transforms.prune import Schedule
 from defenses.transforms.public_mask import PublicMask, PublicMaskConfig

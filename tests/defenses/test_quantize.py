@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.channel import Channel
 from bench.conformance.fixtures import LAYOUT, transform_context
-from bench.defaults.mean import Mean
-from bench.defaults.plain import PlainChannel
-from bench.defense import Defense, Transform
-from bench.errors import SiloBenchError, UsageError
-from bench.federation.parts import fill
-from bench.update import Grid, Update
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import Grid, Update
+from bench.defense.channel import Channel
+from bench.defense.compose import Defense, fill
+from bench.defense.defaults.mean import Mean
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.parts import Transform
 from defenses import prune, quantize
 from defenses.transforms.quantize import Quantise, rounded
 

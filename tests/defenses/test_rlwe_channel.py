@@ -10,17 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.adversaries import Assignment
-from bench.channel import Message, Outgoing
 from bench.conformance.fixtures import LAYOUT, Trial, federate, knowledge
 from bench.conformance.hostile import Altered
-from bench.defaults.mean import Mean
-from bench.errors import SiloBenchError
+from bench.core.adversaries import Assignment
+from bench.core.errors import SiloBenchError
+from bench.core.parties import SERVER
+from bench.defense.channel import Message, Outgoing
+from bench.defense.defaults.mean import Mean
 from bench.federation.carrier import Carrier
-from bench.parties import SERVER
-from bench.plugins import Plugins
-from bench.spec import Dropout
-from bench.view import View, build
+from bench.plugins.find import Plugins
+from bench.spec.run import Dropout
+from bench.view.build import build
+from bench.view.view import View
 from defenses import rlwe
 from defenses.channels.rlwe.channel import LatticeSum
 from defenses.channels.rlwe.parameters import DEGREE, choose

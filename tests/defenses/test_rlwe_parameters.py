@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 from defenses.channels.rlwe.estimate import left_over, primal, widest_sum
 from defenses.channels.rlwe.parameters import ETA, MAX_MODULUS, Parameters, choose
 from defenses.channels.rlwe.payload import _rounded

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from bench.errors import SiloBenchError
-from bench.streams import SecretStreams
-from bench.update import Grid, Layout, Update
+from bench.core.errors import SiloBenchError
+from bench.core.streams import SecretStreams
+from bench.core.update import Grid, Layout, Update
 from defenses.channels.rlwe import payload
 from defenses.channels.rlwe.estimate import left_over
 from defenses.channels.rlwe.parameters import DEGREE, ETA, FRAME_SLOTS, choose

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import SiloBenchError
-from bench.streams import SecretStreams
-from bench.update import Grid, Layout, Update
+from bench.core.errors import SiloBenchError
+from bench.core.streams import SecretStreams
+from bench.core.update import Grid, Layout, Update
 from defenses.channels.rlwe.parameters import DEGREE, ETA, FRAME_SLOTS, choose
 from defenses.channels.rlwe.payload import LatticePayload, open_values, seal_values
 from defenses.channels.rlwe.sampling import centred_binomial

@@ -11,8 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.assets import Assets
-from bench.task import Record, Secret
+from bench.assets.assets import Assets
+from bench.corpus.task import Record, Secret
 from defenses import scrub
 from defenses.records.scrub import Scrub, scrubbed
 from tasks.clinical_notes import Config, build

@@ -11,7 +11,7 @@ import tenseal as ts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError, UsageError
 from defenses.channels import seal_parameters as table
 from defenses.channels.seal_ciphertexts import Codec, encrypt, new_context, pack_words, save_context, unpack_words
 from defenses.channels.seal_parameters import Parameters, choose_bfv, choose_ckks, ckks_error

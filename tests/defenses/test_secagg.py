@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.errors import UsageError
-from bench.federation.parts import fill
-from bench.parties import SERVER
-from bench.streams import SecretStreams
-from bench.update import Grid, Layout, Update
+from bench.core.errors import UsageError
+from bench.core.parties import SERVER
+from bench.core.streams import SecretStreams
+from bench.core.update import Grid, Layout, Update
+from bench.defense.compose import fill
 from defenses import secagg
 from defenses.channels.secagg import packing, shamir
 from defenses.channels.secagg.channel import SecureAggregation

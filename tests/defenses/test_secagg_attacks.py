@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
-from bench.parties import SERVER
+from bench.core.errors import SiloBenchError
+from bench.core.parties import SERVER
 from defenses.channels.secagg import masks, packing, primitives, shamir, wire
 from defenses.channels.secagg.channel import SecureAggregation
 from defenses.channels.secagg.masks import Mask

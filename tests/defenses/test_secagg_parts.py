@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError, UsageError
 from defenses.channels.secagg import masks, packing, primitives, shamir, wire
 from defenses.channels.secagg.masks import Mask
 from defenses.channels.secagg.policy import Policy

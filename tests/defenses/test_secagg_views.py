@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.adversaries import assignments
-from bench.defaults.mean import Mean
-from bench.openers.distinguish import traits
-from bench.parties import SERVER
-from bench.update import Grid, Update
+from bench.core.adversaries import assignments
+from bench.core.parties import SERVER
+from bench.core.update import Grid, Update
+from bench.defense.defaults.mean import Mean
+from bench.view.openers.distinguish import traits
 from defenses.channels.secagg.channel import SecureAggregation
 from defenses.channels.secagg.policy import Policy
 from tests.defenses.secagg_play import Play, drawn, names
-from tests.views.synthetic import Synthetic
+from tests.view.synthetic import Synthetic
 
 CURIOUS, ACTIVE = SecureAggregation(), SecureAggregation(Policy("active"))
 BOTH = pytest.mark.parametrize("channel", [CURIOUS, ACTIVE], ids=["curious", "active"])

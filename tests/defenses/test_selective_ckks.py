@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bench.channel import Knowledge
 from bench.conformance.fixtures import LAYOUT, federate, random_delta
-from bench.defense import TrainJob
-from bench.errors import CannotOpen, SiloBenchError
-from bench.parties import SERVER
-from bench.streams import SecretStreams
-from bench.update import Form, Grid, Layout, Update
+from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.parties import SERVER
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Grid, Layout, Update
+from bench.defense.channel import Knowledge
+from bench.defense.parts import TrainJob
 from defenses import selective_ckks
 from defenses.channels.selective import SelectiveCKKS
 from tests.defenses.exchange import public
@@ -97,7 +97,7 @@ def test_the_first_round_is_sealed_whole_and_the_mask_is_the_first_sums() -> Non
 
 
 def test_a_silo_that_missed_the_first_round_agrees_on_the_mask() -> None:
-    from bench.spec import Dropout
+    from bench.spec.run import Dropout
 
     for stage in ("train", "open"):
         trial = federate(SelectiveCKKS(0.25), rounds=3, dropouts=[Dropout(round=0, silo=0, stage=stage)])

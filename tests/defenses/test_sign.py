@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.conformance.fixtures import transform_context
-from bench.defaults.plain import PlainChannel
-from bench.defense import State, Transform, compose
-from bench.errors import SiloBenchError, UsageError
-from bench.federation.parts import fill
-from bench.streams import SecretStreams
-from bench.update import Grid, Layout, Update
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.streams import SecretStreams, State
+from bench.core.update import Grid, Layout, Update
+from bench.defense.compose import compose, fill
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.parts import Transform
 from defenses import dp_sgd, fedshield, secagg, sign
 from defenses.transforms.sign import ScaledSign, Votes
 
@@ -148,8 +148,8 @@ def test_wrong_options_are_refused(wrong) -> None:
 
 def test_votes_are_summed_exactly_under_secure_aggregation(tmp_path) -> None:
     """Three silos through the real protocol: the adapter moves by the mean vote, and the modulus fits three bits."""
-    from bench.defense import Defense
-    from bench.spec import FederationSpec
+    from bench.defense.compose import Defense
+    from bench.spec.run import FederationSpec
     from tests.federation import fakes
 
     spec = FederationSpec(silos=3, rounds=2)

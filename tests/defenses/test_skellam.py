@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from bench.errors import UsageError
-from bench.streams import SecretStreams
+from bench.core.errors import UsageError
+from bench.core.streams import SecretStreams
 from defenses.transforms.skellam import MAX_DEVIATION, PARTS, Table, multiple, table, tail
 
 

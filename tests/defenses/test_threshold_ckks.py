@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.channel import Public
 from bench.conformance.fixtures import federate
-from bench.defense import compose
-from bench.errors import SiloBenchError, UsageError
-from bench.parties import SERVER
-from bench.plugins import Plugins
-from bench.spec import Dropout
-from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.parties import SERVER
+from bench.core.streams import SecretStreams
+from bench.core.update import Layout, Update
+from bench.defense.compose import compose
+from bench.defense.public import Public
+from bench.plugins.find import Plugins
+from bench.spec.run import Dropout
 from defenses import threshold_ckks
 from defenses.channels.threshold_ckks import sampling, scheme
 from defenses.channels.threshold_ckks.channel import ThresholdCKKS

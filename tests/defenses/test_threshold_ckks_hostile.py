@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bench.errors import SiloBenchError
-from bench.parties import SERVER
+from bench.core.errors import SiloBenchError
+from bench.core.parties import SERVER
 from defenses.channels.secagg import wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.packing import unpack

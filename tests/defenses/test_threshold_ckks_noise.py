@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import UsageError
-from bench.streams import SecretStreams
+from bench.core.errors import UsageError
+from bench.core.streams import SecretStreams
 from defenses.channels.rlwe.estimate import primal
 from defenses.channels.threshold_ckks import ring, scheme
 from defenses.channels.threshold_ckks.parameters import ETA, SECURITY, Parameters, choose, noise_bound

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 from defenses.channels.threshold_ckks import ring
 from defenses.channels.threshold_ckks.parameters import LIMBS, MAX_WIDTH, choose
 

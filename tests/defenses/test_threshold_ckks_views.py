@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.adversaries import assignments
-from bench.openers.distinguish import traits
-from bench.parties import SERVER
+from bench.core.adversaries import assignments
+from bench.core.parties import SERVER
+from bench.view.openers.distinguish import traits
 from tests.defenses.secagg_play import names
 from tests.defenses.threshold_play import CHANNEL, RealPlay, real
-from tests.views.synthetic import Synthetic
+from tests.view.synthetic import Synthetic
 
 
 def expected_reading(coalition: Iterable[str], silos: tuple[str, ...], rounds: int) -> set:

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.conformance.fixtures import transform_context
-from bench.defense import Defense, State, Transform, compose
-from bench.errors import SiloBenchError
-from bench.federation.parts import fill
-from bench.update import Grid, Layout, Update
+from bench.core.errors import SiloBenchError
+from bench.core.streams import State
+from bench.core.update import Grid, Layout, Update
+from bench.defense.compose import Defense, compose, fill
+from bench.defense.parts import Transform
 from defenses import plain, prune, secagg, top_k
 from defenses.transforms.compress import Compressor
 from defenses.transforms.topk import TopK
@@ -166,7 +167,7 @@ def test_wrong_options_are_refused(wrong) -> None:
 
 def test_through_the_real_protocol_what_is_owed_is_kept_between_rounds(tmp_path) -> None:
     """Three rounds of two silos, one away in the second: by hand, against the parties' stored states."""
-    from bench.spec import Dropout, FederationSpec
+    from bench.spec.run import Dropout, FederationSpec
     from tests.federation import fakes
 
     spec = FederationSpec(silos=2, rounds=3, dropouts=(Dropout(round=1, silo=1),))

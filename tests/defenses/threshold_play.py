@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Candidate, Opened
-from bench.update import Layout, Update
+from bench.core.update import Layout, Update
+from bench.defense.channel import Candidate, Opened
 from defenses.channels.threshold_ckks.channel import ThresholdCKKS
 from tests.defenses.secagg_play import Play, names
 

@@ -6,15 +6,15 @@ from functools import cache
 
 import numpy as np
 
-from bench.assets import Assets
+from bench.assets.assets import Assets
 from bench.conformance.fixtures import sentences
-from bench.defense import State, Trainer, Training, TrainJob
-from bench.model import LoraModel
-from bench.spec import LocalSpec, LoraSpec, ModelSpec
-from bench.streams import SecretStreams, Streams
-from bench.task import Record
-from bench.tokens import Tokens
-from bench.update import Array
+from bench.core.streams import SecretStreams, State, Streams
+from bench.core.tokens import Tokens
+from bench.core.update import Array
+from bench.corpus.task import Record
+from bench.defense.parts import Trainer, Training, TrainJob
+from bench.model.lora import LoraModel
+from bench.spec.run import LocalSpec, LoraSpec, ModelSpec
 
 LOCAL = LocalSpec(epochs=2, batch=4, lr=5e-3)
 

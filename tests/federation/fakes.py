@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from bench.channel import Public
-from bench.defense import Defense, Trainer, Training, TrainJob
-from bench.federation.parts import fill
+from bench.core.parties import silo
+from bench.core.streams import Streams
+from bench.core.tokens import Tokens
+from bench.core.update import Layout
+from bench.defense.compose import Defense, fill
+from bench.defense.parts import Trainer, Training, TrainJob
+from bench.defense.public import Public
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
-from bench.parties import silo
-from bench.products import widened
-from bench.spec import FederationSpec
-from bench.streams import Streams
-from bench.tokens import Tokens
-from bench.transcript import Transcript
-from bench.update import Layout
+from bench.model.products import widened
+from bench.spec.run import FederationSpec
+from bench.transcript.transcript import Transcript
 
 LAYOUT = Layout(("layer.lora_A", "layer.lora_B"), ((4, 6), (5, 4)))
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.defense import Defense, compose
-from bench.errors import UsageError
-from bench.metrics import MetricValue, mean_of
-from bench.parties import PUBLIC
-from bench.spec import Dropout, FederationSpec
-from bench.transcript import Transcript
-from bench.utility import models
+from bench.core.errors import UsageError
+from bench.core.parties import PUBLIC
+from bench.defense.compose import Defense, compose
+from bench.spec.run import Dropout, FederationSpec
+from bench.training.metrics import MetricValue, mean_of
+from bench.training.utility import models
+from bench.transcript.transcript import Transcript
 from defenses import ckks, fedsa_lora, local
 from defenses.aggregators.shared import SharedFactor
 from tests.federation.fakes import LAYOUT, DrawnTrainer, drawn, make_setup, run

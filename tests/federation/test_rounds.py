@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.channel import Public
-from bench.cost import traffic
-from bench.defaults.mean import Mean
-from bench.defaults.plain import PlainChannel
-from bench.defense import Defense
-from bench.errors import SiloBenchError, UsageError
-from bench.federation.adapters import decode_adapter, decode_frame
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.frames import decode_adapter, decode_frame
+from bench.core.parties import PUBLIC
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Update
+from bench.defense.compose import Defense
+from bench.defense.defaults.mean import Mean
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.public import Public
 from bench.federation.rounds import Federation
-from bench.parties import PUBLIC
-from bench.spec import Dropout, FederationSpec
-from bench.streams import SecretStreams
-from bench.transcript import Transcript
-from bench.update import Form, Update
+from bench.spec.run import Dropout, FederationSpec
+from bench.transcript.traffic import traffic
+from bench.transcript.transcript import Transcript
 from tests.federation.fakes import LAYOUT, DrawnTrainer, drawn, make_setup, run
 
 

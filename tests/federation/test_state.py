@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 from bench.federation.state import StateStore
 
 

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.channel import Channel
-from bench.defaults.mean import Mean
-from bench.defaults.plain import PlainChannel
-from bench.defense import Defense, RoundContext, Transform, TransformContext
-from bench.errors import SiloBenchError, UsageError
-from bench.spec import Dropout, FederationSpec
-from bench.update import Update
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import Update
+from bench.defense.channel import Channel
+from bench.defense.compose import Defense
+from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.defaults.mean import Mean
+from bench.defense.defaults.plain import PlainChannel
+from bench.defense.parts import Transform
+from bench.spec.run import Dropout, FederationSpec
 from defenses.transforms.quantize import Quantise
 from tests.federation.fakes import LAYOUT, DrawnTrainer, drawn, make_setup, run
 

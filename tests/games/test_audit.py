@@ -11,10 +11,11 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from bench import stats
-from bench.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError, UsageError
 from bench.games import leakage, load
-from bench.games.audit import COUNTED, SHARES, TAIL, AuditSheet, comparable, counts, make_sheet, refutes, summary
-from bench.result import Claim, Leakage
+from bench.games.audit import TAIL, comparable, counts, refutes, summary
+from bench.games.audit_sheet import COUNTED, SHARES, AuditSheet, make_sheet
+from bench.spec.result import Claim, Leakage
 
 CLAIM = Claim(epsilon=1.0, delta=1e-5, unit="record", adjacency="add-remove")
 
@@ -28,7 +29,7 @@ def sheet(member: ArrayLike, scores: ArrayLike, coalitions: Any = None, **more: 
 
 
 def figures(one: AuditSheet) -> dict[str, Leakage]:
-    return {row.name: row for row in one.scored().leakage}
+    return {row.name: row for row in leakage(one).leakage}
 
 
 def coins(n: int, seed: int = 0) -> np.ndarray:
@@ -177,7 +178,7 @@ def test_the_text_is_the_same_in_any_order_and_reads_back() -> None:
     read = load(one.to_json())
     assert isinstance(read, AuditSheet)
     assert read.sha256 == one.sha256
-    assert leakage(read) == one.scored()
+    assert leakage(read) == leakage(one)
     assert read.shares == SHARES
 
 
@@ -223,10 +224,10 @@ def test_a_baseline_that_knows_the_coins_voids_the_audit() -> None:
     ids = [f"canary-{k}" for k in range(60)]
     noise = np.random.default_rng(1).normal(size=60)
     broken = make_sheet(ids, [0] * 60, member, {COUNTED: member}, {"loss": member}, delta=1e-3)
-    assert broken.scored().void
-    assert "differed before training" in broken.scored().note
+    assert leakage(broken).void
+    assert "differed before training" in leakage(broken).note
     whole = make_sheet(ids, [0] * 60, member, {COUNTED: member}, {"loss": noise}, delta=1e-3)
-    assert not whole.scored().void
+    assert not leakage(whole).void
     assert figures(whole)["epsilon:baseline"].value == 0.0
 
 

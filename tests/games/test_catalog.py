@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from bench.board.words import game
 from bench.games.catalog import GAMES
-from bench.plugins import Plugins
-from bench.result import Leakage
-from bench.tables import game
+from bench.plugins.find import Plugins
+from bench.spec.result import Leakage
 from tests.results_factory import result
 
 

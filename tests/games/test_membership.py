@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from bench import games, stats
-from bench.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError, UsageError
 from bench.games import membership
 from bench.games.membership import MembershipSheet, make_sheet
-from bench.result import Leakage
+from bench.spec.result import Leakage
 
 N = 180
 IDS = [f"r{i:03d}" for i in range(N)]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from bench import games, stats
-from bench.games.membership import baseline, make_sheet
-from bench.games.noview import word_scores
-from bench.tokens import Tokens, TokenStats
+from bench.core.tokens import Tokens, TokenStats
+from bench.games.membership import make_sheet
+from bench.games.noview import baseline, word_scores
 
 N = 120
 WORDS = [f"word{i}" for i in range(60)]

@@ -10,13 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import games
-from bench.attack import Reconstruction, Target
-from bench.errors import SiloBenchError
+from bench.attack.attack import Reconstruction, Target
+from bench.core.errors import SiloBenchError
+from bench.core.tokens import Tokens
 from bench.games import baselines, reconstruction_grading
 from bench.games.matching import Rouge, assign, grams, overlap_f1
-from bench.games.reconstruction import BASELINE, RECORD_FIGURES, TARGET_FIGURES, grade
-from bench.result import Leakage
-from bench.tokens import Tokens
+from bench.games.reconstruction import BASELINE
+from bench.games.reconstruction_grading import grade
+from bench.games.reconstruction_sheet import RECORD_FIGURES, TARGET_FIGURES
+from bench.spec.result import Leakage
 
 VOCABULARY = 40
 

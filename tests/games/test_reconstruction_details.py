@@ -14,12 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import games
-from bench.attack import Reconstruction, Target
-from bench.errors import UsageError
+from bench.attack.attack import Reconstruction, Target
+from bench.core.errors import UsageError
 from bench.games import reconstruction_grading
-from bench.games.reconstruction import ReconstructionSheet, grade
-from bench.games.reconstruction_grading import Graded
-from bench.games.reconstruction_sheet import GradedTarget
+from bench.games.reconstruction_grading import Graded, grade
+from bench.games.reconstruction_sheet import GradedTarget, ReconstructionSheet
 from tests.games.test_reconstruction_sheet import VOCABULARY, Game, Ids, answer, decode, played
 
 

@@ -15,13 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import games, stats
-from bench.attack import Reconstruction, Target
-from bench.errors import UsageError
+from bench.attack.attack import Reconstruction, Target
+from bench.core.errors import UsageError
 from bench.games import reconstruction, reconstruction_sheet
 from bench.games.matching import assign
-from bench.games.reconstruction import BASELINE, RECORD_FIGURES, TARGET_FIGURES, ReconstructionSheet, grade
-from bench.games.reconstruction_grading import Graded
-from bench.games.reconstruction_sheet import GradedTarget, Grades, arranged
+from bench.games.reconstruction import BASELINE
+from bench.games.reconstruction_grading import Graded, grade
+from bench.games.reconstruction_sheet import (
+    RECORD_FIGURES,
+    TARGET_FIGURES,
+    GradedTarget,
+    Grades,
+    ReconstructionSheet,
+    arranged,
+)
 
 VOCABULARY = 40
 Ids = tuple[int, ...]

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import games
-from bench.attack import Reconstruction, Target
-from bench.errors import UsageError
+from bench.attack.attack import Reconstruction, Target
+from bench.core.errors import UsageError
 from bench.games import membership, reconstruction
 from bench.games.sheet import load
 

@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from bench.errors import SiloBenchError, UsageError
-from bench.games.trials import Trial, TrialSheet, make_sheet
+from bench.core.errors import SiloBenchError, UsageError
+from bench.games.trials import Trial, TrialSheet, leakage, make_sheet
 
 
 def trial(unit: int, grade: float | None, kind: str = "", chance: float = 0.5) -> Trial:
@@ -22,7 +22,7 @@ def sheet(*trials: Trial) -> TrialSheet:
 
 def test_means_by_kind_with_failures_as_zero() -> None:
     found = {
-        r.name: r for r in sheet(trial(0, 1.0, "name"), trial(1, 0.0, "date"), trial(2, None, "name")).scored().leakage
+        r.name: r for r in leakage(sheet(trial(0, 1.0, "name"), trial(1, 0.0, "date"), trial(2, None, "name"))).leakage
     }
     assert found["accuracy"].value == pytest.approx(1 / 3)
     assert found["accuracy:name"].value == pytest.approx(1 / 2)
@@ -35,16 +35,16 @@ def test_means_by_kind_with_failures_as_zero() -> None:
 
 
 def test_one_kind_is_not_reported_twice() -> None:
-    names = [r.name for r in sheet(trial(0, 1.0, "name"), trial(1, 1.0, "name")).scored().leakage]
+    names = [r.name for r in leakage(sheet(trial(0, 1.0, "name"), trial(1, 1.0, "name"))).leakage]
     assert names == ["accuracy", "rank", "accuracy:baseline", "rank:baseline"]
 
 
 def test_trials_of_one_unit_are_resampled_together() -> None:
     rng = np.random.default_rng(0)
     grades = rng.integers(0, 2, 30).astype(float)
-    alone = sheet(*(trial(i, g) for i, g in enumerate(grades))).scored().leakage[0]
+    alone = leakage(sheet(*(trial(i, g) for i, g in enumerate(grades)))).leakage[0]
     # every unit ten times: the same information, so an interval as wide
-    again = sheet(*(trial(i, g) for i, g in enumerate(grades) for _ in range(10))).scored().leakage[0]
+    again = leakage(sheet(*(trial(i, g) for i, g in enumerate(grades) for _ in range(10)))).leakage[0]
     assert again.value == pytest.approx(alone.value)
     assert again.high - again.low == pytest.approx(alone.high - alone.low, rel=0.05)  # type: ignore[operator]
 

@@ -31,13 +31,13 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Channel
 from bench.conformance.fixtures import transform_context
-from bench.defense import Transform
-from bench.errors import UsageError
-from bench.federation.parts import fill
-from bench.plugins import Plugins
-from bench.update import Layout, Update
+from bench.core.errors import UsageError
+from bench.core.update import Layout, Update
+from bench.defense.channel import Channel
+from bench.defense.compose import fill
+from bench.defense.parts import Transform
+from bench.plugins.find import Plugins
 from tests.perf.crypto_route import Router, public
 
 CHANNELS = (

@@ -16,12 +16,12 @@ from typing import IO, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Channel, Endpoint, Opened, Outgoing, Public, Stage
-from bench.cost import peak_bytes, reset_peak
-from bench.defense import State
-from bench.parties import DEALER, SERVER
-from bench.streams import SecretStreams
-from bench.update import Layout, Update
+from bench.core.meter import peak_bytes, reset_peak
+from bench.core.parties import DEALER, SERVER
+from bench.core.streams import SecretStreams, State
+from bench.core.update import Layout, Update
+from bench.defense.channel import Channel, Endpoint, Opened, Outgoing, Stage
+from bench.defense.public import Public
 
 T = TypeVar("T")
 

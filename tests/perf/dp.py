@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench import loading
-from bench.assets import Assets
-from bench.defaults.trainer import GradientTrainer
-from bench.defense import Trainer, Training, TrainJob
-from bench.model import LoraModel
-from bench.spec import LocalSpec, LoraSpec, ModelSpec
-from bench.streams import SecretStreams, Streams
-from bench.tokens import Tokens
+from bench.assets.assets import Assets
+from bench.core.streams import SecretStreams, Streams
+from bench.core.tokens import Tokens
+from bench.defense.defaults.trainer import GradientTrainer
+from bench.defense.parts import Trainer, Training, TrainJob
+from bench.model import loading
+from bench.model.lora import LoraModel
+from bench.spec.run import LocalSpec, LoraSpec, ModelSpec
 from defenses.trainers.dp_sgd import DPSGD
 from tests.perf.throughput import random_tokens
 

@@ -19,12 +19,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.grid import Request, expand
-from bench.jobs import jobs
-from bench.plugins import Plugins
-from bench.progress import Progress
-from bench.run import Runner
-from bench.store import Store
+from bench.assess.jobs import jobs
+from bench.assess.progress import Progress
+from bench.assess.run import Runner
+from bench.cli.grid import Request, expand
+from bench.plugins.find import Plugins
+from bench.store.store import Store
 
 FIGURES = {"precision": "token_precision", "recall": "token_recall", "rouge_l": "rouge_l", "auc": "token_auc"}
 RATES = {"sgd": 0.1, "adamw": 2e-3}
@@ -103,7 +103,7 @@ def grid(options: argparse.Namespace) -> Iterator[Row]:
     for rank, optimizer, prune, batch in cells:
         keys = [(optimizer, prune, rank, batch, r) for r in options.rounds]
         missing = [key[-1] for key in keys if key not in done]
-        for row in bench.rows(rank, optimizer, prune, batch, missing) if missing else ():
+        for row in bench.board.rows(rank, optimizer, prune, batch, missing) if missing else ():
             done[row.key] = row
             if options.json:
                 with options.json.open("a") as file:

@@ -27,10 +27,10 @@ from attacks.ckks.frames import uploads
 from attacks.ckks.published import PRECISIONS, Precision, Published, Round
 from attacks.ckks.recovery import NotFound, recover
 from attacks.ckks.slots import Float
-from bench.channel import Knowledge
-from bench.defense import Defense
-from bench.update import Layout
-from bench.views.knowledge import Seen
+from bench.core.update import Layout
+from bench.defense.channel import Knowledge
+from bench.defense.compose import Defense
+from bench.view.knowledge import Seen
 from defenses import ckks, fedshield
 from tests.attacks.sealed_federation import Sealed, federate
 

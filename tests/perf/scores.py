@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 from attacks import scores
-from bench.assets import Assets
-from bench.model import LoraModel
-from bench.spec import LoraSpec, ModelSpec
-from bench.tokens import Tokens, TokenStats
+from bench.assets.assets import Assets
+from bench.core.tokens import Tokens, TokenStats
+from bench.model.lora import LoraModel
+from bench.spec.run import LoraSpec, ModelSpec
 
 FRACTIONS = (0.1, 0.2, 0.3)
 BATCH = 16

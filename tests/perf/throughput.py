@@ -17,13 +17,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
-from bench.assets import Assets
-from bench.defaults.trainer import GradientTrainer
-from bench.defense import TrainJob
-from bench.model import LoraModel
-from bench.spec import LocalSpec, LoraSpec, ModelSpec
-from bench.streams import SecretStreams, Streams
-from bench.tokens import Tokens
+from bench.assets.assets import Assets
+from bench.core.streams import SecretStreams, Streams
+from bench.core.tokens import Tokens
+from bench.defense.defaults.trainer import GradientTrainer
+from bench.defense.parts import TrainJob
+from bench.model.lora import LoraModel
+from bench.spec.run import LocalSpec, LoraSpec, ModelSpec
 
 
 def random_tokens(vocabulary: int, records: int, length: int) -> Tokens:

@@ -6,7 +6,7 @@ Stages, dropouts, thresholds and checks are those of ``defenses.channels.secagg`
 
 from __future__ import annotations
 
-from bench.defense import Transform
+from bench.defense.parts import Transform
 from defenses.channels.rlwe.payload import LatticePayload
 from defenses.channels.secagg.channel import SecureAggregation
 from defenses.channels.secagg.policy import Policy

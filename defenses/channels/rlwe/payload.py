@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
-from bench.streams import SecretStreams
-from bench.update import Form, Grid, Update
+from bench.core.errors import SiloBenchError
+from bench.core.streams import SecretStreams
+from bench.core.update import Form, Grid, Update
 from defenses.channels.rlwe.parameters import DEGREE, ELEMENTS, ETA, Parameters, choose
 from defenses.channels.rlwe.ring import Multiplier, expand
 from defenses.channels.rlwe.sampling import centred_binomial, fresh_key

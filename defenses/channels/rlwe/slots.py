@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 from defenses.channels.rlwe.parameters import Parameters
 
 

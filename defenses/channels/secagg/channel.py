@@ -23,10 +23,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 
-from bench.channel import Candidate, Channel, Endpoint, Knowledge, Public, Stage
-from bench.defense import State, Transform
-from bench.parties import DEALER, SERVER
-from bench.streams import SecretStreams
+from bench.core.parties import DEALER, SERVER
+from bench.core.streams import SecretStreams, State
+from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Stage
+from bench.defense.parts import Transform
+from bench.defense.public import Public
 from defenses.channels.secagg.payload import Payload
 from defenses.channels.secagg.policy import Policy
 from defenses.channels.secagg.reading import read_rounds

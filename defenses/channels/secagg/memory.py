@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.defense import State
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
+from bench.core.streams import State
 
 _NOTES = "secagg"
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 
 Words = NDArray[np.unsignedinteger[Any]]
 #: bytes of packed values in one frame, at most

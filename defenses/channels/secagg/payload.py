@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
-from bench.streams import SecretStreams
-from bench.update import Update
+from bench.core.errors import SiloBenchError
+from bench.core.streams import SecretStreams
+from bench.core.update import Update
 
 if TYPE_CHECKING:
-    from bench.update import Form
+    from bench.core.update import Form
 
 #: an opened sum is a signed 64-bit integer, and must not wrap
 MAX_BITS = 62

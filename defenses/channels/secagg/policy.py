@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 
 Setting = Literal["curious", "active"]
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 
 KEY = 32
 SIGNATURE = 64

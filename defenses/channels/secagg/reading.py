@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Candidate, Knowledge, Message
-from bench.errors import SiloBenchError
-from bench.update import MAX_HEADER, Form
+from bench.core.errors import SiloBenchError
+from bench.core.update import MAX_HEADER, Form
+from bench.defense.channel import Candidate, Knowledge, Message
 from defenses.channels.secagg import packing, wire
 from defenses.channels.secagg.packing import Words
 from defenses.channels.secagg.payload import Shape

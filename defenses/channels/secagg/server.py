@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Endpoint, Message, Opened, Outgoing
-from bench.defense import State
-from bench.errors import SiloBenchError
-from bench.update import MAX_HEADER, Form
+from bench.core.errors import SiloBenchError
+from bench.core.streams import State
+from bench.core.update import MAX_HEADER, Form
+from bench.defense.channel import Endpoint, Message, Opened, Outgoing
 from defenses.channels.secagg import packing, setup, shamir, wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.primitives import verify

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bench.channel import Message, Public
-from bench.errors import SiloBenchError
-from bench.parties import SERVER
+from bench.core.errors import SiloBenchError
+from bench.core.parties import SERVER
+from bench.defense.channel import Message
+from bench.defense.public import Public
 from defenses.channels.secagg import wire
 from defenses.channels.secagg.masks import Mask
 from defenses.channels.secagg.packing import frame_sizes, packed_size

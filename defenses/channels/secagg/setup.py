@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from bench.channel import Endpoint, Message, Outgoing, Public
-from bench.defense import State
-from bench.errors import SiloBenchError
-from bench.parties import DEALER, SERVER
-from bench.streams import SecretStreams
+from bench.core.errors import SiloBenchError
+from bench.core.parties import DEALER, SERVER
+from bench.core.streams import SecretStreams, State
+from bench.defense.channel import Endpoint, Message, Outgoing
+from bench.defense.public import Public
 from defenses.channels.secagg import wire
 from defenses.channels.secagg.primitives import KEY, all_distinct, signing_public
 from defenses.channels.secagg.session import from_silos

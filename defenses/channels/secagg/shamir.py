@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 
 PRIME = 2**256 - 189
 #: bytes of a secret, and of a share

@@ -7,12 +7,11 @@ from itertools import count
 
 import numpy as np
 
-from bench.channel import Endpoint, Message, Outgoing
-from bench.defense import State
-from bench.errors import SiloBenchError
-from bench.parties import SERVER
-from bench.streams import SecretStreams
-from bench.update import Update
+from bench.core.errors import SiloBenchError
+from bench.core.parties import SERVER
+from bench.core.streams import SecretStreams, State
+from bench.core.update import Update
+from bench.defense.channel import Endpoint, Message, Outgoing
 from defenses.channels.secagg import masks, packing, setup, shamir, wire
 from defenses.channels.secagg.masks import Mask
 from defenses.channels.secagg.memory import Memory

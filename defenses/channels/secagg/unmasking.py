@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 from defenses.channels.secagg import masks, packing, shamir, wire
 from defenses.channels.secagg.masks import Mask
 from defenses.channels.secagg.packing import Words

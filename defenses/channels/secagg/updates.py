@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
-from bench.streams import SecretStreams
-from bench.update import Update
+from bench.core.errors import SiloBenchError
+from bench.core.streams import SecretStreams
+from bench.core.update import Update
 from defenses.channels.secagg.payload import MAX_BITS, Agreed, Payload, Sealed, Shape
 
 if TYPE_CHECKING:
-    from bench.update import Form
+    from bench.core.update import Form
 
 
 def modulus_bits(silos: int, levels: int) -> int:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 
-from bench.channel import Message
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
+from bench.defense.channel import Message
 from defenses.channels.secagg.primitives import SIGNATURE, context, sign, verify
 
 #: stands for the agreed randomness before there is one

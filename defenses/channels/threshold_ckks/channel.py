@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.channel import Candidate, Channel, Endpoint, Knowledge, Public, Stage
-from bench.defense import State
-from bench.parties import DEALER, SERVER
-from bench.streams import SecretStreams
+from bench.core.parties import DEALER, SERVER
+from bench.core.streams import SecretStreams, State
+from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Stage
+from bench.defense.public import Public
 from defenses.channels.secagg.setup import DIRECTORY, REGISTER, Dealer
 from defenses.channels.threshold_ckks.parameters import choose
 from defenses.channels.threshold_ckks.reading import read_rounds

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 
-from bench.errors import UsageError
+from bench.core.errors import UsageError
 from defenses.channels.secagg.packing import packed_size
 
 #: bits of the modulus that a degree allows at 128-bit security with ternary secrets and errors of deviation 3.2:

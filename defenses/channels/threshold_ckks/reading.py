@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.channel import Candidate, Knowledge, Message
-from bench.errors import SiloBenchError
-from bench.update import Form
+from bench.core.errors import SiloBenchError
+from bench.core.update import Form
+from bench.defense.channel import Candidate, Knowledge, Message
 from defenses.channels.secagg.packing import unpack
 from defenses.channels.threshold_ckks import ring, scheme
 from defenses.channels.threshold_ckks import session as agreement

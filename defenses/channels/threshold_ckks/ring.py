@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.errors import SiloBenchError
+from bench.core.errors import SiloBenchError
 from defenses.channels.secagg.masks import stream
 from defenses.channels.secagg.packing import pack, unpack
 from defenses.channels.threshold_ckks.parameters import Parameters

@@ -7,10 +7,10 @@ from itertools import chain
 
 import numpy as np
 
-from bench.channel import Endpoint, Message, Opened, Outgoing
-from bench.defense import State
-from bench.errors import SiloBenchError
-from bench.update import Form
+from bench.core.errors import SiloBenchError
+from bench.core.streams import State
+from bench.core.update import Form
+from bench.defense.channel import Endpoint, Message, Opened, Outgoing
 from defenses.channels.secagg import setup, wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.packing import dtype_of, unpack

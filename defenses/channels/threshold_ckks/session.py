@@ -10,9 +10,10 @@ from functools import cached_property
 
 import numpy as np
 
-from bench.channel import Message, Public
-from bench.errors import SiloBenchError, UsageError
-from bench.update import MAX_HEADER, Layout
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import MAX_HEADER, Layout
+from bench.defense.channel import Message
+from bench.defense.public import Public
 from defenses.channels.secagg import wire
 from defenses.channels.secagg.primitives import KEY, SIGNATURE, context, verify
 from defenses.channels.threshold_ckks import ring

@@ -1,0 +1,256 @@
+"""One (run, attack, adversary): build the views, play the game, score the guesses, and say what came of it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench import privacy
+from bench.assess.plays.table import Assessment, Seat
+from bench.assess.tools import Memo
+from bench.attack.attack import Attack
+from bench.core import adversaries
+from bench.core.adversaries import Assignment
+from bench.core.errors import SiloBenchError, UsageError, where_it_broke
+from bench.core.frames import decode_adapter
+from bench.core.meter import Meter
+from bench.core.parties import PUBLIC
+from bench.core.update import Array
+from bench.corpus.planting import Planting
+from bench.games.catalog import GAMES
+from bench.spec.config import canonical_json
+from bench.spec.result import Claim
+from bench.spec.run import PluginSpec
+from bench.training.materials import Materials
+from bench.training.training import ShadowRun, TrainedRun
+from bench.transcript.notes import opened_sums
+from bench.transcript.transcript import Transcript
+from bench.view.build import build
+from bench.view.exposed import exposed_rows
+from bench.view.openers.base import Opener, Traits
+from bench.view.openers.distinguish import traits
+from bench.view.view import View, adapter_handle
+
+__all__ = ["Assessment", "Assessor"]
+
+#: the shadow federations of a run, as many as are asked for
+Shadows = Callable[[int], Sequence[ShadowRun]]
+Views = list[tuple[Assignment, View]]
+
+
+def _no_shadows(count: int) -> Sequence[ShadowRun]:
+    raise SiloBenchError(f"the attack wants {count} shadow federations, and this command trains none")
+
+
+class Assessor:
+    """All attacks on one finished run. Views are built once per adversary, forward passes once per adapter.
+
+    ``shadows``: gives the first so many shadow federations of the run, trained where they are missing.
+    """
+
+    def __init__(self, run: TrainedRun, materials: Materials, memo: Memo, shadows: Shadows = _no_shadows) -> None:
+        self.run, self.materials, self.memo = run, materials, memo
+        self.meter = Meter()
+        self._shadows = shadows
+        self._views: dict[tuple[str, str], Views] = {}
+        self._shadow_views: dict[tuple[str, int, str], View] = {}
+        self._sums: tuple[privacy.Sum, ...] | None = None
+        self._traits: Traits | None = None
+        self._released: dict[str, Array] = {}
+        self._known_releases: set[Path] = set()
+        self._in_use: Sequence[ShadowRun] = ()
+
+    def assess(self, name: str, attack: Attack, adversary: str) -> Assessment:
+        """Never raises for what an attack does: an attack that breaks is an error in the result."""
+        if (why := self._unfit(attack, adversary)) is not None:
+            return Assessment("not-applicable", note=why)
+        try:
+            with self.meter.measure(f"view:{adversary}"):
+                views = self._after(attack, self._build(adversary, name, attack.openers))
+            if not views:
+                return Assessment("not-applicable", note="with one silo there is nobody else to attack")
+            able = [(n, a, v) for n, (a, v) in enumerate(views) if _readable(v, attack)]
+            if not able:
+                return _nothing([view for _, view in views], attack)
+            with self.meter.measure(f"shadows:{adversary}"):
+                seats = [Seat(n, a, v, self._seen_of_shadows(name, attack, adversary, n, a)) for n, a, v in able]
+            phase = f"attack:{name}:{adversary}"
+            found: Assessment
+            with self.meter.measure(phase):
+                found = GAMES[attack.game].player()(self, name, attack, adversary, seats)
+        except UsageError:
+            raise
+        except SiloBenchError as error:
+            return Assessment("error", note=str(error))
+        except Exception as error:  # an attack is somebody else's code: whatever it raises belongs in the result
+            return Assessment("error", note=where_it_broke(error))
+        unable = len(views) - len(able)
+        missed = f"{unable} of {len(views)} coalitions opened nothing" if unable else ""
+        note = "; ".join(n for n in (found.note, missed) if n)
+        cost = {"attack_s": round(self.meter.phases[phase].wall, 3), "attack_peak_bytes": self.meter.phases[phase].peak}
+        if attack.shadows:
+            cost["shadows"] = attack.shadows
+        return replace(found, note=note, cost=found.cost | cost)
+
+    def claim(self, adversary: str, delta: float | None = None) -> Claim | None:
+        """The worst claim over the adversary's coalitions; None without anybody to attack. ``delta``: None for the
+        claim's own."""
+        run = self.run
+        silos = run.transcript.public.silos
+        absent = set(silos) - {s for names in run.transcript.public.participants for s in names}
+        claims = [
+            privacy.claim(
+                run.mechanisms,
+                run.parts.promises,
+                a.coalition,
+                a.victims,
+                run.nominal_sizes,
+                delta,
+                simulated=run.spec.secret_seed is not None,
+                absent=absent,
+                exposure=self._exposure(adversary, number, a.coalition),
+            )
+            for number, a in enumerate(adversaries.assignments(adversary, silos)[: 1 if self._one_coalition else None])
+        ]
+        unbounded = [c for c in claims if c.epsilon is None]
+        worst = unbounded or sorted(claims, key=lambda c: -(c.epsilon or 0.0))
+        return worst[0] if worst else None
+
+    def _exposure(self, adversary: str, number: int, coalition: frozenset[str]) -> privacy.Exposure:
+        """What a coalition reads, as far as noise in sums must be weighed; only that needs its view."""
+        if self._sums is None:
+            self._sums = opened_sums(self.run.transcript)
+        exposure = privacy.Exposure(coalition, self._sums)
+        noted = (m for mechanisms in self.run.mechanisms.values() for m in mechanisms)
+        if not exposure.depends(noted):
+            return exposure
+        try:
+            view = self._build(adversary)[number][1]
+        except Exception:  # the attacks have said so in their rows; nothing is assumed unread
+            return exposure
+        return replace(exposure, rows=exposed_rows(view), blind=frozenset(r for r, _, _ in view.thinned))
+
+    @property
+    def _one_coalition(self) -> bool:
+        """A run in which a coalition deviates is about that coalition only: the adversary's first."""
+        return self.run.spec.active
+
+    # -- views -----------------------------------------------------------------------------------------------------
+
+    def _unfit(self, attack: Attack, adversary: str) -> str | None:
+        """Why this run is none for the attack as this adversary; None: it is."""
+        if attack.only is not None and adversary not in attack.only:
+            return f"it is made as {' or '.join(sorted(attack.only))}"
+        wanted, is_run = attack.variant(adversary), self.run.spec.variant
+        if _canonical(wanted) != _canonical(is_run):
+            return f"it is made on {_named(wanted)}, and this is {_named(is_run)}"
+        return None
+
+    def _after(self, attack: Attack, views: Views) -> Views:
+        """The views of a coalition that deviates, each with those victims only whose records it is after."""
+        if attack.behaviour is None or not self._one_coalition:
+            return views
+        wanted = [attack.behaviour.victims(one.victims, self.run.transcript.public) for one, _ in views]
+        return [
+            (replace(one, victims=victims), replace(view, victims=victims))
+            for (one, view), victims in zip(views, wanted, strict=True)
+        ]
+
+    def _build(self, adversary: str, name: str = "", openers: tuple[Opener, ...] = ()) -> Views:
+        """The views of one adversary. Those of an attack with openers of its own are built for it alone."""
+        key = (adversary, name if openers else "")
+        if key not in self._views:
+            if any(held != adversary for held, _ in self._views):
+                self.drop_views()
+            assignments = adversaries.assignments(adversary, self.run.transcript.public.silos)
+            if self._one_coalition:
+                assignments = assignments[:1]
+            label = "-".join(part for part in key if part)
+            self._views[key] = [
+                (one, self._view(self.run.transcript, adversary, one, f"{label}-{number}", openers))
+                for number, one in enumerate(assignments)
+            ]
+        return self._views[key]
+
+    def _seen_of_shadows(
+        self, name: str, attack: Attack, adversary: str, number: int, assignment: Assignment
+    ) -> tuple[tuple[View, Planting], ...]:
+        """What the same coalition reads of each shadow federation that the attack wants, and that run's planting."""
+        found = []
+        wanted = self._shadows(attack.shadows) if attack.shadows else ()
+        self._in_use = max(self._in_use, wanted, key=len)
+        for shadow in wanted:
+            label = f"{adversary}{'-' + name if attack.openers else ''}-{number}"
+            key = (label, number, shadow.run_id)
+            if key not in self._shadow_views:
+                where = f"{label}-shadow-{shadow.run_id}"
+                view = self._view(shadow.transcript, adversary, assignment, where, attack.openers)
+                self._shadow_views[key] = view
+            found.append((self._shadow_views[key], shadow.planting))
+        return tuple(found)
+
+    def _view(
+        self, transcript: Transcript, adversary: str, one: Assignment, folder: str, openers: Sequence[Opener]
+    ) -> View:
+        run = self.run
+        if self._traits is None:
+            self._traits = traits(run.parts.channel, run.transcript.public)
+        return build(
+            transcript,
+            run.parts.channel,
+            run.parts.aggregator,
+            adversary,
+            one,
+            run.directory / "views" / folder,
+            run.spec.federation.release_precision,
+            traits=self._traits,
+            openers=openers,
+        )
+
+    def drop_views(self) -> None:
+        """Remove the views from the disk: they can be computed again, and those of one adversary may take gigabytes."""
+        self._views, self._shadow_views = {}, {}
+        shutil.rmtree(self.run.directory / "views", ignore_errors=True)
+
+    @property
+    def released(self) -> dict[str, Array]:
+        """Released adapters of the run, and of the shadow federations that were asked for, by handle."""
+        for transcript in (self.run.transcript, *(shadow.transcript for shadow in self._in_use)):
+            if transcript.root not in self._known_releases:
+                self._known_releases.add(transcript.root)
+                self._released |= _released(transcript)
+        return self._released
+
+
+def _released(transcript: Transcript) -> dict[str, Array]:
+    sent = (m for m in transcript.messages() if PUBLIC in m.receivers and not m.thinned)
+    public = transcript.public
+    adapters = (decode_adapter(m.frames(), public.state.size, public.adapter.size) for m in sent)
+    return {adapter_handle(a): a for a in adapters}
+
+
+def _named(variant: PluginSpec | None) -> str:
+    return "an ordinary run" if variant is None else f"a run of its own ({variant.name})"
+
+
+def _canonical(variant: PluginSpec | None) -> str:
+    return "" if variant is None else canonical_json(variant)
+
+
+def _readable(view: View, attack: Attack) -> bool:
+    return any(reading.kind in attack.needs for reading in view.readings)
+
+
+def _nothing(views: Sequence[View], attack: Attack) -> Assessment:
+    """Nothing that the attack needs was opened: because it was dropped from the disk, or because it did not open."""
+    thinned = sorted({f"round {r} {stage} of {sender}" for view in views for r, stage, sender in view.thinned})
+    if thinned:
+        return Assessment("thinned", note=f"dropped to hold the disk budget: {', '.join(thinned[:5])}")
+    kinds = sorted({reading.kind for view in views for reading in view.readings})
+    opened = f" (what opened: {', '.join(kinds)})" if kinds else ""
+    # an attack's own opener says so why it failed
+    shown = {reading.how for view in views for reading in view.readings if reading.kind == "metadata"}
+    told = "".join(f"; {how}" for how in sorted(shown)) if attack.openers else ""
+    return Assessment("nothing-opened", note=f"no {' or '.join(sorted(attack.needs))} opened{opened}{told}")

@@ -1,0 +1,50 @@
+"""Asks what the records held that a silo trained on in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench import games
+from bench.assess.plays.table import Assessment, Seat, Table, tools
+from bench.attack.attack import Attack, Reconstruction, Target
+from bench.games import baselines, reconstruction
+from bench.spec.result import Status
+from bench.training.training import training_tokens
+
+
+def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+    """Every victim's rounds that the attack is asked for; a target without an answer counts as a failure."""
+    targets: list[Target] = []
+    answers: list[Reconstruction] = []
+    for seat in seats:
+        asked = [t for r in attack.rounds for v in seat.victims if (t := _target(table, r, v)) is not None]
+        answers += attack.reconstruct(seat.view, asked, tools(table, name, adversary, seat))
+        targets += asked
+    if not targets:
+        return Assessment("not-applicable", note="no silo trained in the rounds that the attack is asked about")
+    model = table.materials.model
+    population = table.materials.tokens(table.materials.pool.population)
+    guessed = baselines.no_update(targets, population, model.vocab_size)
+    graded = reconstruction.grade(targets, [_trained(table, t) for t in targets], answers, guessed, model.decode)
+    scored = games.leakage(graded.sheet)
+    reads = tuple(dict.fromkeys(a.reads for a in answers if a.reads))
+    status: Status = "void" if scored.void else "ok"
+    return Assessment(status, reads, scored.leakage, graded.sheet.to_json(), scored.note, graded.details)
+
+
+def _target(table: Table, round: int, victim: str) -> Target | None:
+    transcript = table.run.transcript
+    training = transcript.training(round).get(victim) if round <= transcript.committed() else None
+    if training is None or not any(training["batches"]):
+        return None
+    distinct = len({row for batch in training["batches"] for row in batch})
+    return Target(round, victim, distinct, int(training["steps"]))
+
+
+def _trained(table: Table, target: Target) -> list[tuple[int, ...]]:
+    """The token ids of the records that the target's silo trained on in its round."""
+    run = table.run
+    tokens = training_tokens(target.silo, run.spec, table.materials, run.parts, run.trained)
+    batches = run.transcript.training(target.round)[target.silo]["batches"]
+    rows = sorted({int(row) for batch in batches for row in batch})
+    return [tuple(int(i) for i in tokens.ids[row, : tokens.lengths[row]]) for row in rows]

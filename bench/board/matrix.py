@@ -1,0 +1,278 @@
+"""Attacks against defenses, for every adversary: one short line per cell, and the table made from the lines.
+
+leaderboards/matrix/<task>-<preset>.jsonl.gz   one cell a line, sorted by result id (``zcat`` shows them)
+leaderboards/matrix/<task>-<preset>.md         made from it; equal cells give equal bytes
+
+A cell keeps a result's headline with interval and baseline, where it came from and the SHA-256 of its scores, and no
+more: thousands of full results with scores would not fit into a repository. Whoever doubts one runs it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from bench.board.words import BASELINE, COUNTED, DASH, HEADLINE, ability, escape, figure, preset, proportion, run_spec
+from bench.core.errors import UsageError
+from bench.core.files import folder_held, read_text, write_bytes, write_text
+from bench.games.catalog import GAMES
+from bench.spec.config import Config, canonical_json
+from bench.spec.result import Result
+from bench.store.committed import pack, read_packed
+
+FOLDER = "matrix"
+#: how files of cells end
+CELLS = ".jsonl.gz"
+#: hexadecimal digits that are kept of a digest
+DIGITS = 16
+HEADER = "<!-- Made by 'bench matrix' from the cells beside it. Edits are lost. -->"
+_WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
+
+
+class Entry(Config):
+    """One cell of one seed. ``value`` None where nothing was measured: ``status`` says why. ``settings``: canonical
+    JSON of the training's spec without the defense's name; ``options``: the attack's configuration; ``scores_sha256``:
+    its first ``DIGITS`` digits."""
+
+    result: str
+    run: str
+    task: str
+    preset: str
+    defense: str
+    settings: str
+    attack: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    adversary: str
+    seed: int = Field(ge=0)
+    game: str
+    status: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    baseline: float | None = None
+    seconds: float | None = None
+    fingerprint: str
+    commit: str | None = None
+    scores_sha256: str | None = None
+
+
+def entry(result: Result, known: Mapping[str, str]) -> Entry:
+    """The short line of a result. ``known``: the game that each attack plays."""
+    game = known.get(result.attack, "membership")
+    headline, beside = figure(result, HEADLINE[game]), figure(result, BASELINE[game])
+    spec = run_spec(result)
+    return Entry(
+        result=result.result,
+        run=result.run,
+        task=result.task,
+        preset=preset(result),
+        defense=result.defense,
+        settings=_settings(spec),
+        attack=result.attack,
+        options=dict(result.spec.get("attack", {}).get("config", {})),
+        adversary=result.adversary,
+        seed=result.seed,
+        game=game,
+        status=result.status,
+        value=_short(headline.value if headline else None),
+        low=_short(headline.low if headline else None),
+        high=_short(headline.high if headline else None),
+        baseline=_short(beside.value if beside else None),
+        seconds=result.cost.get("attack_s"),
+        fingerprint=result.fingerprint,
+        commit=result.provenance.get("commit"),
+        scores_sha256=result.scores_sha256[:DIGITS] if result.scores_sha256 else None,
+    )
+
+
+def _short(value: float | None) -> float | None:
+    """To a millionth: no interval is as narrow, and cells are many."""
+    return None if value is None else round(value, 6)
+
+
+def _settings(spec: Mapping[str, Any]) -> str:
+    """What tells trainings of one defense apart, short: the digest-like canonical text of its options, and lr."""
+    local = spec.get("federation", {}).get("local", {})
+    parts = {d.get("name", ""): d.get("config", {}) for d in spec.get("defense", []) if isinstance(d, dict)}
+    return canonical_json({"lr": local.get("lr"), "options": parts, "shadow": spec.get("shadow", 0)})
+
+
+def path(folder: Path, task: str, name: str) -> Path:
+    """The file of one task and preset."""
+    safe = "".join(c if c.isalnum() or c in "-_" else "-" for c in f"{task}-{name}")
+    return folder / FOLDER / f"{safe}{CELLS}"
+
+
+def pages(folder: Path) -> list[str]:
+    """The tables below ``folder`` (``leaderboards``) that have cells, by their path from there."""
+    return [f"{FOLDER}/{page_of(file).name}" for file in files(folder)]
+
+
+def files(folder: Path) -> list[Path]:
+    """The files of cells below ``folder`` (``leaderboards``), sorted."""
+    return sorted((folder / FOLDER).glob(f"*{CELLS}"))
+
+
+def page_of(file: Path) -> Path:
+    """The Markdown beside a file of cells."""
+    return file.with_name(f"{file.name.removesuffix(CELLS)}.md")
+
+
+def load(file: Path) -> dict[str, Entry]:
+    """Cells by result id; none where there is no file. Raises UsageError naming the line that is malformed."""
+    text = read_packed(file)
+    found: dict[str, Entry] = {}
+    for number, line in enumerate((text or "").split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            one = Entry.model_validate(json.loads(line))
+        except (ValueError, ValidationError, RecursionError) as error:
+            raise UsageError(f"{file} line {number} is no cell of a matrix ({type(error).__name__}).") from None
+        found[one.result] = one
+    return found
+
+
+def save(file: Path, entries: Mapping[str, Entry]) -> None:
+    """Write the cells, and the Markdown beside them."""
+    text = "".join(f"{canonical_json(entries[key])}\n" for key in sorted(entries))
+    if read_packed(file) != text:
+        write_bytes(file, pack(text))
+    page, where = render(list(entries.values())), page_of(file)
+    if read_text(where) != page:
+        write_text(where, page)
+
+
+def add(folder: Path, results: Iterable[Result], known: Mapping[str, str]) -> dict[Path, int]:
+    """Put the cells of ``results`` into their files; how many cells each now has. ``known``: the game of each attack,
+    which a result without figures does not tell."""
+    found = list(results)
+    by_file: dict[Path, list[Entry]] = {}
+    for result in found:
+        one = entry(result, known)
+        by_file.setdefault(path(folder, one.task, one.preset), []).append(one)
+    counts = {}
+    with folder_held(folder / FOLDER):  # another process may add cells to the same file
+        for file, entries in by_file.items():
+            kept = load(file) | {one.result: one for one in entries}
+            save(file, kept)
+            counts[file] = len(kept)
+    return counts
+
+
+def render(entries: Sequence[Entry]) -> str:
+    """The Markdown of the cells of one task and preset: per adversary a table of defenses by attacks."""
+    if not entries:
+        return f"{HEADER}\n\nNo cells yet.\n"
+    first = entries[0]
+    parts = [HEADER, f"# Attacks against defenses: {escape(first.task)}, {escape(first.preset)}", _LEGEND]
+    for adversary in sorted({e.adversary for e in entries}, key=ability):
+        parts += [f"## {escape(adversary)}", _table([e for e in entries if e.adversary == adversary])]
+    return "\n\n".join(parts) + "\n"
+
+
+_LEGEND = """\
+Each cell: the attack's headline (membership: AUC of its strongest score by cross-fitting; reconstruction: token recall;
+source, participation: accuracy; property: similarity; extraction: share of secrets that 100 samples would hold), with
+its 95% interval over records for one seed, over runs for several; *blind* is what a guesser without a view reaches,
+mean over the column. —: nothing opened. n/a: no victim. The number of seeds stands behind a defense, and
+behind a cell that has fewer."""
+
+
+#: (game, heading)
+Column = tuple[str, str]
+
+
+def _table(entries: Sequence[Entry]) -> str:
+    from tabulate import tabulate
+
+    headings = _headings(entries)
+    by_place: dict[tuple[str, str], dict[Column, list[Entry]]] = {}
+    by_column: dict[Column, list[Entry]] = {}
+    for one in entries:
+        column = one.game, headings[_asked(one)]
+        by_place.setdefault((one.defense, one.settings), {}).setdefault(column, []).append(one)
+        by_column.setdefault(column, []).append(one)
+    columns = sorted(by_column, key=lambda c: (list(GAMES).index(c[0]), c[1]))
+    names = _names(list(by_place))
+    body = []
+    for key in sorted(by_place, key=lambda k: names[k]):
+        mine = by_place[key]
+        seeds = len({e.seed for held in mine.values() for e in held})
+        cells = [_cell(mine.get(column, ()), seeds) for column in columns]
+        body.append([f"{escape(names[key])} ({seeds})", *cells])
+    blind = [_blind(by_column[column]) for column in columns]
+    heads = ["defense", *(escape(column[1]) for column in columns)]
+    return str(tabulate([*body, ["*blind*", *blind]], heads, tablefmt="pipe", disable_numparse=True))
+
+
+def _asked(one: Entry) -> tuple[str, str]:
+    """The attack and its options, as one value."""
+    return one.attack, canonical_json(one.options)
+
+
+def _headings(entries: Sequence[Entry]) -> dict[tuple[str, str], str]:
+    """Of what was asked: the attack's name, with those of its options in which the table's cells differ."""
+    kinds = {_asked(one): one.options for one in entries}
+    found = {}
+    for (attack, options), mine in kinds.items():
+        others = [theirs for (name, _), theirs in kinds.items() if name == attack]
+        differing = sorted(k for k in mine if any(o.get(k) != mine[k] for o in others))
+        found[attack, options] = " ".join([attack, *(f"{k}={mine[k]}" for k in differing)])
+    return found
+
+
+def _names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """A defense's name; where the table has it with several settings, what tells them apart."""
+    found = {}
+    for name, settings in keys:
+        same = [json.loads(s) for n, s in keys if n == name]
+        mine = json.loads(settings)
+        told = [f"{k}={mine[k]}" for k in ("lr", "shadow") if len({canonical_json(s.get(k)) for s in same}) > 1]
+        options = [s.get("options") for s in same]
+        if any(o != mine.get("options") for o in options):
+            told += [
+                f"{k}={v}"
+                for part, values in mine.get("options", {}).items()
+                for k, v in values.items()
+                if any((o or {}).get(part, {}).get(k) != v for o in options)
+            ]
+        found[name, settings] = name + (f" ({', '.join(told)})" if told else "")
+    return found
+
+
+def _cell(entries: Sequence[Entry], seeds: int) -> str:
+    """``seeds``: of its row; a cell of fewer says of how many it is."""
+    count = len({e.seed for e in entries})
+    return _figure(entries) + (f" ({count})" if 0 < count < seeds else "")
+
+
+def _figure(entries: Sequence[Entry]) -> str:
+    known = [e for e in entries if e.status in COUNTED and e.value is not None]
+    if not entries:
+        return ""
+    if not known:
+        statuses = sorted({e.status for e in entries})
+        return ", ".join(_WORDS.get(status, status) for status in statuses)
+    if len(known) == 1:
+        one = known[0]
+        return _interval(one.value, one.low, one.high)
+    from bench.stats import Interval, combine
+
+    mean = combine([Interval(e.value, e.low, e.high) for e in known], minimum=0.0, maximum=1.0)
+    return _interval(mean.value, mean.low, mean.high)
+
+
+def _interval(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return "refused"
+    return proportion(value) + ("" if low is None or high is None else f" [{proportion(low)}, {proportion(high)}]")
+
+
+def _blind(entries: Sequence[Entry]) -> str:
+    known = [e.baseline for e in entries if e.baseline is not None]
+    return proportion(sum(known) / len(known)) if known else ""

@@ -1,0 +1,122 @@
+"""``bench run``: a grid of cells, trained, attacked, and shown."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from bench.cli.grid import Grid, Request, check_compositions, describe, expand
+from bench.core.errors import UsageError
+from bench.plugins.find import Kind, Plugins
+from bench.spec.result import Result
+from bench.store.store import Store
+
+
+def main(args: Namespace) -> int:
+    plugins = Plugins(args.plugin)
+    grid = expand(request(args, plugins), plugins)
+    check_compositions(grid.cells, plugins)
+    store = Store(args.store)
+    if args.dry_run:
+        return _dry_run(grid, store, plugins, args.json)
+    from bench.assess import run
+
+    results = run.execute(
+        grid.cells,
+        grid.seeds,
+        store,
+        plugins=plugins,
+        preset=grid.preset,
+        quiet=args.quiet or args.json,
+        refresh=args.refresh,
+        isolate=args.isolate,
+    )
+    return show(results, store, args.json)
+
+
+def request(args: Namespace, plugins: Plugins) -> Request:
+    """The words of the command line. Raises UsageError where a defense or an attack is not named."""
+    return Request(
+        defense=named(args.defense, "defense", plugins),
+        attack=named(args.attack, "attack", plugins),
+        task=args.task,
+        adversary=args.adversary,
+        preset=args.preset,
+        seeds=args.seeds,
+        sets=tuple(args.sets),
+        model=args.model,
+        dtype=args.dtype,
+        secret_seed=args.secret_seed,
+        shadow=args.shadow,
+    )
+
+
+def named(value: str | None, kind: Kind, plugins: Plugins) -> str:
+    """``value``, where one was given. Raises UsageError that lists what there is."""
+    if value:
+        return value
+    known = ", ".join(plugins.names(kind)) or "none"
+    raise UsageError(f"Name at least one {kind} with --{kind}. Known: {known}.")
+
+
+def show(results: Sequence[Result], store: Store, as_json: bool) -> int:
+    """Print results; the exit code is 1 where one has status ``error``."""
+    if as_json:
+        for result in results:
+            print(result.to_json())
+    else:
+        from bench.board import report
+
+        print(report.render(results, store.root))
+    return 1 if any(result.status == "error" for result in results) else 0
+
+
+def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
+    """What would be done. Builds every defense, so that parts that don't combine are found here too."""
+    from bench.board.words import duration, size
+    from bench.cli.forecast import estimate
+
+    estimates = estimate(grid.cells, grid.seeds, store, plugins=plugins)
+    names = dict(zip((cell.cell_id for cell in grid.cells), describe(grid.cells), strict=True))
+    rows: list[dict[str, Any]] = [
+        {
+            **dict(zip(("task", "defense", "attack", "adversary"), names[e.cell_id], strict=True)),
+            "seed": e.seed,
+            "cell": e.cell_id,
+            "stored": e.stored,
+            "trainings": e.trainings,
+            "budget": e.budget,
+            "seconds": e.seconds,
+            "bytes": e.bytes,
+        }
+        for e in estimates
+    ]
+    if as_json:
+        print(json.dumps({"preset": grid.preset, "cells": rows}, indent=1))
+        return 0
+    print(_table(rows))
+    for attack, budget in {(row["attack"], row["budget"]): None for row in rows if row["budget"]}:
+        print(f"budget of {attack}: {budget}")
+    seconds = sum(e.seconds for e in estimates if not e.stored)
+    total = sum(e.bytes for e in estimates if not e.stored)
+    stored, trainings = sum(e.stored for e in estimates), sum(e.trainings for e in estimates)
+    print(
+        f"\npreset {grid.preset}: {len(rows)} rows, {stored} stored already; {trainings} federations to train; "
+        f"about {duration(seconds)} and {size(total)} for the rest (estimates)"
+    )
+    return 0
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    from tabulate import tabulate
+
+    from bench.board.words import duration, size
+
+    body = []
+    for r in rows:
+        left = ["yes", "", ""] if r["stored"] else ["no", duration(r["seconds"]), size(r["bytes"])]
+        body.append([r["task"], r["defense"], r["attack"], r["adversary"], r["seed"], *left])
+    heads = ["task", "defense", "attack", "adversary", "seed", "stored", "time", "disk"]
+    return tabulate(body, headers=heads, disable_numparse=True)

@@ -1,0 +1,51 @@
+"""``bench tune``: the same grid of trials for every defense, judged on validation records."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from dataclasses import replace
+
+from bench.cli.commands.run import named
+from bench.cli.grid import Request, split
+from bench.cli.tuning import Trial, best, tune
+from bench.plugins.find import Plugins
+from bench.store.store import Store
+
+
+def main(args: Namespace) -> int:
+    plugins = Plugins(args.plugin)
+    defenses = split(named(args.defense, "defense", plugins), "--defense")
+    request = Request(
+        defense="",
+        attack=plugins.names("attack")[0],  # a grid needs one; nothing is attacked
+        task=args.task,
+        preset=args.preset,
+        seeds=args.seeds,
+        sets=tuple(args.sets),
+        model=args.model,
+    )
+    store = Store(args.store)
+    trials: list[Trial] = []
+    for trial in tune(replace(request), defenses, args.tries, store, plugins, quiet=args.quiet or args.json):
+        trials.append(trial)
+        if args.json:
+            print(json.dumps(trial.to_json()), flush=True)
+    if not args.json:
+        _show(trials, store)
+    return 0
+
+
+def _show(trials: list[Trial], store: Store) -> None:
+    from tabulate import tabulate
+
+    chosen = best(trials)
+    body = [
+        [t.defense, t.sets, f"{t.value:.4g}", f"{t.base:.4g}", "best" if t is chosen[t.defense] else ""] for t in trials
+    ]
+    heads = ["defense", "setting", f"validation {trials[0].metric}", "base model", ""]
+    print(tabulate(body, headers=heads, disable_numparse=True))
+    print()
+    for name, trial in chosen.items():
+        print(f"{name}: {trial.sets}")
+    print(f"\n{len(trials)} trials on {trials[0].records} validation records each; the runs lie in {store.root}.")

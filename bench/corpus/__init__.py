@@ -1,0 +1,1 @@
+"""Records, their splits, and the secret that is planted among them."""

@@ -1,0 +1,112 @@
+"""Records to tokens: how prompt, text and answer are tokenised, cut and marked. No torch.
+
+The pieces are tokenised one by one and never across a boundary, without special tokens, so that where the answer
+starts and which token names a label do not depend on the text before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.core.errors import UsageError
+from bench.core.tokens import Tokens
+from bench.corpus.task import Record
+
+#: token ids of each of several strings, without special tokens
+Tokenise = Callable[[Sequence[str]], list[list[int]]]
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One record's tokens; those from ``start`` on carry loss, ``answer`` as in ``Tokens``."""
+
+    ids: list[int]
+    start: int
+    answer: int
+
+
+def encode_records(tokenise: Tokenise, records: Sequence[Record], max_tokens: int, answer_prefix: str) -> Tokens:
+    """``records`` as ``Tokens`` of at most ``max_tokens`` tokens each; ``text`` is cut at its end to make room.
+
+    ``answer`` is never cut; its part after ``answer_prefix`` is a piece of its own. Raises UsageError naming the
+    record whose prompt and answer leave no room for its text, that has fewer than 2 tokens, whose answer does not begin
+    with ``answer_prefix``, or that is no valid Unicode text.
+    """
+    for record in records:
+        _check(record, answer_prefix)
+    prefix = tokenise([answer_prefix])[0] if answer_prefix else []
+    prompts = _tokenise_all(tokenise, [r.prompt for r in records])
+    texts = _tokenise_all(tokenise, [r.text for r in records])
+    labels = _tokenise_all(tokenise, [r.answer[len(answer_prefix) :] for r in records])
+    rows = [
+        _row(record, prompt, text, prefix if record.answer else [], label, max_tokens)
+        for record, prompt, text, label in zip(records, prompts, texts, labels, strict=True)
+    ]
+    return _pad(rows)
+
+
+def first_tokens(tokenise: Tokenise, texts: Sequence[str]) -> tuple[int, ...]:
+    """The first token of each label text. Raises UsageError where one has none or two have the same."""
+    ids = tokenise(texts) if texts else []
+    for text, tokens in zip(texts, ids, strict=True):
+        if not tokens:
+            raise UsageError(f"The label text {text!r} has no token; every label needs a text of its own.")
+    first = [tokens[0] for tokens in ids]
+    for i, token in enumerate(first):
+        if token in first[:i]:
+            other = texts[first.index(token)]
+            raise UsageError(
+                f"The label texts {other!r} and {texts[i]!r} begin with the same token of this model; "
+                "choose texts that differ from their first token on."
+            )
+    return tuple(first)
+
+
+def _check(record: Record, answer_prefix: str) -> None:
+    try:
+        (record.prompt + record.text + record.answer).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"Record '{record.id}' holds half a surrogate pair, which is no valid text.") from None
+    if record.answer and not record.answer.startswith(answer_prefix):
+        raise UsageError(
+            f"The answer of record '{record.id}' does not begin with the task's answer prefix {answer_prefix!r}."
+        )
+
+
+def _tokenise_all(tokenise: Tokenise, texts: Sequence[str]) -> list[list[int]]:
+    """Each distinct text once (prompts and answers repeat); no token for an empty text, whatever the tokenizer."""
+    distinct = [text for text in dict.fromkeys(texts) if text]
+    found = dict(zip(distinct, tokenise(distinct), strict=True)) if distinct else {}
+    return [found.get(text, []) for text in texts]
+
+
+def _row(
+    record: Record, prompt: list[int], text: list[int], prefix: list[int], label: list[int], max_tokens: int
+) -> _Row:
+    room = max_tokens - len(prompt) - len(prefix) - len(label)
+    if room < (1 if text else 0):
+        raise UsageError(
+            f"Record '{record.id}' does not fit: its prompt has {len(prompt)} tokens and its answer "
+            f"{len(prefix) + len(label)}, which leaves no room for its text in pool.max_tokens={max_tokens}; "
+            "shorten them or raise pool.max_tokens."
+        )
+    text = text[:room]
+    ids = prompt + text + prefix + label
+    start = max(1, len(prompt))
+    if start >= len(ids):
+        raise UsageError(f"Record '{record.id}' has {len(ids)} token(s) and none to predict; give it a longer text.")
+    return _Row(ids, start, len(ids) - len(label) if label else -1)
+
+
+def _pad(rows: Sequence[_Row]) -> Tokens:
+    lengths = np.array([len(row.ids) for row in rows], dtype=np.int32)
+    width = int(lengths.max()) if rows else 0
+    ids = np.zeros((len(rows), width), dtype=np.int32)
+    predicted = np.zeros((len(rows), width), dtype=np.bool_)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = row.ids
+        predicted[i, row.start : len(row.ids)] = True
+    return Tokens(ids, lengths, predicted, np.array([row.answer for row in rows], dtype=np.int32))

@@ -1,0 +1,64 @@
+"""The interface of a task: where records come from and how the model's usefulness is measured.
+
+A task is one file in ``tasks/`` with ``api = 1``, a ``Config`` (subclass of ``bench.Config``) and
+``build(config) -> Task``. The module imports no torch at its top.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.assets.assets import Assets
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A marked secret inside a record's text: ``kind`` (name, date, record-number, ...) and the exact ``text``."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record of one person.
+
+    The model sees ``prompt + text + answer`` and is trained on the tokens of ``text + answer``. Where a record is
+    longer than ``task.max_tokens``, ``text`` is cut at its end; ``answer`` (which names the label) is kept whole.
+    """
+
+    id: str
+    text: str
+    prompt: str = ""
+    answer: str = ""
+    label: str | None = None
+    field: str | None = None  # what a by-field partition divides silos by
+    group: str | None = None  # the person; records of one group are never split
+    secrets: tuple[Secret, ...] = ()
+
+
+class Task(ABC):
+    """Records, and the names of the metrics that measure utility on held-out ones."""
+
+    #: labels in order, or empty where there is nothing to classify; each is the answer's text after ``answer_prefix``
+    labels: tuple[str, ...] = ()
+    #: the constant start of every answer, e.g. "\nRating:"; ``answer == answer_prefix + label_text[label]``
+    answer_prefix: str = ""
+    #: licence and origin of the records, printed by ``bench show``
+    source: str = ""
+
+    @abstractmethod
+    def records(self, assets: Assets) -> Sequence[Record]:
+        """All records, in a deterministic order, ids unique. Raises UsageError on bad input."""
+
+    def label_text(self, label: str) -> str:
+        """What follows ``answer_prefix`` for ``label``; the first tokens of the labels must differ."""
+        return f" {label}"
+
+    def metrics(self) -> tuple[str, ...]:
+        """Names of metrics (``bench.training.metrics``), the first is the one that decides ``learned``."""
+        return ("perplexity", "accuracy") if self.labels else ("perplexity",)

@@ -1,0 +1,1 @@
+"""The parts of a defense, how they compose, and their plain defaults."""

@@ -1,0 +1,1 @@
+"""Who is found under a name, and by which code."""

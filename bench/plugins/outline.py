@@ -1,0 +1,107 @@
+"""What a plug-in's source says of itself, read with ``ast`` so that nothing is run."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import UsageError
+
+_KINDS = {"Defense": "defense", "Attack": "attack", "Task": "task"}
+
+
+@dataclass(frozen=True)
+class Outline:
+    """``api``, ``name`` and ``kind`` as assigned at the top level (None where not); ``build``: defines it or not.
+
+    ``kind`` falls back on the class that ``build`` is annotated to return: Defense, Attack or Task. ``broken`` says, as
+    one sentence, why the file could not be read.
+    """
+
+    docstring: str = ""
+    api: Any = None
+    name: str | None = None
+    kind: str | None = None
+    build: bool = False
+    broken: str = ""
+
+    @property
+    def summary(self) -> str:
+        """The docstring's first line."""
+        return self.docstring.strip().partition("\n")[0].strip()
+
+    @property
+    def is_plugin(self) -> bool:
+        return self.build and self.api is not None
+
+
+def outline(path: Path) -> Outline:
+    """A file's outline; where it can't be read or is not valid Python, one that says so in ``broken``."""
+    try:
+        tree = parse(path)
+    except UsageError as error:
+        return Outline(broken=str(error))
+    values = _assignments(tree)
+    function = _build(tree)
+    name, kind = values.get("name"), values.get("kind")
+    return Outline(
+        docstring=ast.get_docstring(tree) or "",
+        api=values.get("api"),
+        name=name if isinstance(name, str) else None,
+        kind=kind if isinstance(kind, str) else _returned(function),
+        build=function is not None,
+    )
+
+
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a file. Raises UsageError naming file and line."""
+    try:
+        return ast.parse(path.read_bytes(), str(path))
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}.") from None
+    except (SyntaxError, ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", None)
+        where = f"{path} line {line}" if line else str(path)
+        raise UsageError(f"{where} is not valid Python: {getattr(error, 'msg', error)}.") from None
+
+
+def _assignments(tree: ast.Module) -> dict[str, Any]:
+    """Top-level ``name = literal`` and ``name: type = literal``; the last one counts."""
+    values: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign) and node.value is not None:
+            targets, value = [node.target], node.value
+        else:
+            continue
+        for target in targets:
+            if isinstance(target, ast.Name) and isinstance(value, ast.Constant):
+                values[target.id] = value.value
+    return values
+
+
+def _build(tree: ast.Module) -> ast.FunctionDef | None:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name == "build":
+            return node
+    return None
+
+
+def _returned(function: ast.FunctionDef | None) -> str | None:
+    annotation = function.returns if function else None
+    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+        text = annotation.value
+    else:
+        text = ast.unparse(annotation) if annotation else ""
+    return _KINDS.get(text.rpartition(".")[2])
+
+
+def top_package(file: Path) -> Path:
+    """The top folder of the package that a module's file is in, or the file itself where it is in none."""
+    top = file
+    while (top.parent / "__init__.py").exists():
+        top = top.parent
+    return top

@@ -1,0 +1,147 @@
+"""The record of one (run, attack, adversary): a schema-versioned JSON object.
+
+Fields that this version does not know survive a round trip (``extra="allow"``); a newer schema is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.core.errors import UsageError
+from bench.spec.config import canonical_json
+
+RESULT_SCHEMA = 1
+Status = Literal["ok", "nothing-opened", "not-applicable", "thinned", "refused", "void", "error"]
+
+
+class NewerSchema(UsageError):
+    """A result written by a later silobench."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class Leakage(_Part):
+    """One leakage figure. ``low``/``high``: 95% interval, None where refused; ``n``: counts behind it, by name
+    (e.g. members, nonmembers, clusters); ``over``: what the interval is over ("records of this model", "runs").
+    ``value`` None with a ``note`` says why the number is refused."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: dict[str, int] = {}
+    over: str = "records of this model"
+    note: str = ""
+
+
+class Utility(_Part):
+    """One utility figure on held-out records, of the final global adapter, beside the base model's."""
+
+    name: str
+    value: float
+    base: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    better: Literal["lower", "higher"] = "lower"
+    curve: tuple[float, ...] = ()
+
+
+class Claim(_Part):
+    """Epsilon towards this adversary, computed by the harness. ``epsilon`` None means infinite (nothing promised)."""
+
+    epsilon: float | None = None
+    delta: float | None = None
+    unit: str = ""
+    adjacency: str = ""
+    epsilon_rdp: float | None = None
+    note: str = ""
+
+
+class Result(_Part):
+    """One row. See docs/metrics.md for every field's definition."""
+
+    schema_version: int = RESULT_SCHEMA
+    cell: str
+    run: str
+    result: str
+    fingerprint: str
+    seed: int
+    status: Status
+    task: str
+    defense: str
+    attack: str
+    adversary: str
+    reads: tuple[str, ...] = ()
+    leakage: tuple[Leakage, ...] = ()
+    utility: tuple[Utility, ...] = ()
+    cost: dict[str, Any] = {}
+    claim: Claim | None = None
+    learned: bool | None = None
+    simulated: tuple[str, ...] = ()
+    adaptive: bool = False
+    active: bool = False
+    audit: dict[str, Any] | None = None
+    scores_sha256: str | None = None
+    supersedes: str | None = None
+    note: str = ""
+    spec: dict[str, Any] = {}
+    provenance: dict[str, Any] = {}
+
+    def to_json(self) -> str:
+        """One canonical line. The schema number stands under the key ``schema``."""
+        value = self.model_dump(mode="json")
+        value["schema"] = value.pop("schema_version")
+        return canonical_json(value)
+
+    @classmethod
+    def from_json(cls, text: str, where: str = "result") -> Result:
+        """Parse one line. Raises UsageError naming ``where`` on malformed text, NewerSchema on a newer schema."""
+        value = _parse(text, where)
+        schema = value.pop("schema", None)
+        if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+            raise UsageError(f"{where} is no SiloBench result: it has no positive integer field 'schema'.")
+        if schema > RESULT_SCHEMA:
+            raise NewerSchema(
+                f"{where} has result schema {schema}, "
+                f"and this silobench reads up to {RESULT_SCHEMA}: upgrade silobench."
+            )
+        value["schema_version"] = schema
+        try:
+            result = cls.model_validate(value)
+            # what can't be written again (too deep, out of range, half a surrogate pair) is refused now, not later
+            result.to_json().encode()
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(p) for p in first["loc"])
+            raise UsageError(f"{where} is no valid result: field '{field}': {first['msg']}.") from None
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{where} is no valid result: {error}.") from None
+        return result
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not valid JSON ({error}).") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} is no SiloBench result: it is no JSON object.")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is out of range")
+    return value

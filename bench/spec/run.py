@@ -1,0 +1,183 @@
+"""The run specification: everything that decides a result, frozen and canonical.
+
+Identity (DESIGN.md rule 5): ``run`` hashes all that training depends on, with the seed; ``cell`` hashes the spec, the
+attack and the adversary without the seed; ``result`` hashes run, attack and adversary. Devices, workers and verbosity
+are no part of any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from bench.spec.config import Config, digest
+
+SPEC_SCHEMA = 1
+ADVERSARIES = ("user", "outsider", "silo", "server", "server+silo", "all-but-one")
+
+
+class PluginSpec(Config):
+    """A plug-in's name and its full configuration, defaults filled in."""
+
+    name: str
+    config: dict[str, Any] = Field(default_factory=dict)
+
+
+class ModelSpec(Config):
+    """The base model. ``name``: ``smollm2-135m``, ``tiny``, ``hf:org/name`` or a local directory."""
+
+    name: str = "smollm2-135m"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    quantize: Literal["none", "8bit", "4bit"] = "none"
+
+
+class LoraSpec(Config):
+    """The adapter: rank, scale numerator, and the suffixes of the projections it sits on."""
+
+    rank: int = Field(8, ge=1, le=1024)
+    alpha: float = Field(16.0, gt=0)
+    targets: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+class LocalSpec(Config):
+    """Training at a silo in one round: ``steps`` where given, else ``epochs`` over its records."""
+
+    epochs: int = Field(2, ge=1, le=1000)
+    steps: int | None = Field(None, ge=1, le=100_000)
+    batch: int = Field(8, ge=1, le=4096)
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = Field(2e-3, gt=0, le=100)
+    lr_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    max_grad_norm: float | None = Field(None, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class Dropout(Config):
+    """Silo ``silo`` is away from stage ``stage`` of round ``round`` until the end of that round."""
+
+    round: int = Field(ge=0)
+    silo: int = Field(ge=0)
+    stage: str = "train"
+
+
+class FederationSpec(Config):
+    """Who trains, how often, on which share, and what is published."""
+
+    silos: int = Field(3, ge=1, le=10_000)
+    rounds: int = Field(3, ge=1, le=10_000)
+    partition: Literal["iid", "field", "dirichlet"] = "iid"
+    dirichlet_alpha: float = Field(0.5, gt=0)
+    client_fraction: float = Field(1.0, gt=0, le=1)
+    dropouts: tuple[Dropout, ...] = ()
+    lora: LoraSpec = LoraSpec()
+    local: LocalSpec = LocalSpec()
+    release: Literal["none", "final", "every-round"] = "final"
+    release_precision: Literal["float64", "float32", "bfloat16", "float16"] = "float32"
+
+
+class PoolSpec(Config):
+    """How many records of each kind, counted in records; all kinds are disjoint by cluster.
+
+    ``candidates`` is per silo; ``share`` of every silo's candidate clusters is trained on (the members).
+    """
+
+    candidates: int = Field(60, ge=2)
+    share: float = Field(0.5, gt=0, lt=1)
+    validation: int = Field(30, ge=0)
+    heldout: int = Field(60, ge=1)
+    population: int = Field(150, ge=0)
+    min_tokens: int = Field(24, ge=2)
+    max_tokens: int = Field(48, ge=4, le=8192)
+
+
+#: fields of a RunSpec that came later: left out of its canonical text where they have their default, so that the
+#: identities of runs without them stay what they were
+_LATER: Mapping[str, Any] = {"shadow": 0, "variant": None}
+
+
+class RunSpec(Config):
+    """All that one training depends on, but the seed.
+
+    ``shadow``: 0 is the run that attacks are scored on; k the k-th federation of the same kind under another planting,
+    and with other public randomness in its silos' training. Each may be a target in turn. ``variant``: what makes it
+    no ordinary run (``bench.training.variant``).
+    """
+
+    schema_version: Literal[1] = SPEC_SCHEMA  # type: ignore[assignment]
+    task: PluginSpec
+    model: ModelSpec = ModelSpec()
+    pool: PoolSpec = PoolSpec()
+    federation: FederationSpec = FederationSpec()
+    defense: tuple[PluginSpec, ...]
+    behaviour: Literal["passive"] = "passive"
+    secret_seed: int | None = Field(None, ge=0)
+    shadow: int = Field(0, ge=0, le=100_000)
+    variant: PluginSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
+
+    @model_validator(mode="after")
+    def _dropouts_name_silos_and_rounds(self) -> RunSpec:
+        for away in self.federation.dropouts:
+            if away.silo >= self.federation.silos or away.round >= self.federation.rounds:
+                raise ValueError(
+                    f"federation.dropouts names silo {away.silo} in round {away.round}, but there are "
+                    f"{self.federation.silos} silos and {self.federation.rounds} rounds (both counted from 0)"
+                )
+        return self
+
+    @property
+    def defense_name(self) -> str:
+        return "+".join(part.name for part in self.defense)
+
+    @property
+    def active(self) -> bool:
+        """Whether parties of the coalition deviate from the protocol (``bench.training.variants.active``)."""
+        return self.variant is not None and self.variant.name == "active"
+
+    def run_id(self, seed: int) -> str:
+        return digest({"run": self.model_dump(mode="json"), "seed": seed})
+
+    def planting_id(self, seed: int) -> str:
+        """Identity of the game's secret: task, model's token limits, pool, partition and seed, not the defense."""
+        f = self.federation
+        shadow = {"shadow": self.shadow} if self.shadow else {}
+        return digest(
+            {
+                **shadow,
+                "task": self.task.model_dump(mode="json"),
+                "pool": self.pool.model_dump(mode="json"),
+                "model": self.model.name,
+                "partition": [f.silos, f.partition, f.dirichlet_alpha],
+                "secret_seed": self.secret_seed,
+                "seed": seed,
+            }
+        )
+
+
+class Cell(Config):
+    """One row to be: a training spec, an attack and an adversary."""
+
+    run: RunSpec
+    attack: PluginSpec
+    adversary: Literal["user", "outsider", "silo", "server", "server+silo", "all-but-one"]
+
+    @property
+    def cell_id(self) -> str:
+        return digest({"cell": self.model_dump(mode="json")})
+
+    def result_id(self, seed: int) -> str:
+        return digest(
+            {
+                "run": self.run.run_id(seed),
+                "attack": self.attack.model_dump(mode="json"),
+                "adversary": self.adversary,
+                "game": "planted",
+            }
+        )

@@ -1,0 +1,300 @@
+"""The store: run directories, the game's plantings, results and their scores, in one folder.
+
+    ROOT/runs/<run>/           spec.json, run.json (utility, cost, training), transcript/, views/, memo/
+    ROOT/plantings/<id>.json   the game's secret, drawn once per task, partition and seed
+    ROOT/results/<id>.json     one Result each; results/old/ keeps what a later one superseded
+    ROOT/scores/<sha256>.json  canonical scores, from which ``bench verify`` recomputes the leakage
+    ROOT/details/<sha256>.json private, for the scores of that name: the texts of a reconstruction's records and guesses
+    ROOT/locks/                one lock file per run (kept: removing it would let two holders in)
+
+Every file is written whole (``bench.core.files``), so a killed process leaves the old file or the new one. Nothing is
+created before the first write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.core.errors import UsageError
+from bench.core.files import read_text, write_text, writing
+from bench.spec.config import canonical_json
+from bench.spec.result import NewerSchema, Result
+
+DEFAULT = Path(".silobench")
+_ID = re.compile(r"[0-9a-f]{8,64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a store holds: numbers of files, bytes on disk, and ``leftovers`` (``*.partial`` of killed processes)."""
+
+    root: Path
+    runs: int
+    results: int
+    scores: int
+    plantings: int
+    leftovers: int
+    bytes: int
+
+
+class Store:
+    """A store at ``root``, else at ``$SILOBENCH_STORE``, else at ``./.silobench``.
+
+    Every method raises UsageError, naming the file, where the disk is full, a folder is unusable or a file is damaged,
+    and on an id that is not lower-case hexadecimal (before any path is touched).
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = Path(root or os.environ.get("SILOBENCH_STORE") or DEFAULT)
+
+    # -- runs ------------------------------------------------------------------------------------------------------
+
+    def run_dir(self, run_id: str) -> Path:
+        """The directory of one run (not created)."""
+        return self.root / "runs" / _valid(run_id)
+
+    def runs(self) -> Iterator[str]:
+        """Ids of all runs, sorted."""
+        folder = self.root / "runs"
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        return (name for name in names if _ID.fullmatch(name))
+
+    @contextmanager
+    def lock(self, run_id: str, *, wait: bool = False) -> Iterator[Path]:
+        """Hold a run alone, and get its directory (created). The system releases the lock of a killed process.
+
+        Raises UsageError naming the run where another holder has it and ``wait`` is False.
+        """
+        with self._held(_valid(run_id), f"Run {run_id} is being computed by another process", wait):
+            directory = self.run_dir(run_id)
+            with writing(directory):
+                directory.mkdir(parents=True, exist_ok=True)
+            yield directory
+
+    @contextmanager
+    def _held(self, name: str, taken: str, wait: bool) -> Iterator[None]:
+        from filelock import FileLock, Timeout
+
+        path = self.root / "locks" / f"{name}.lock"
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = FileLock(path, timeout=-1 if wait else 0)
+            try:
+                held.acquire()
+            except Timeout:
+                raise UsageError(
+                    f"{taken} in the store {self.root}: wait until it has finished, or name another store with --store."
+                ) from None
+        try:
+            yield
+        finally:
+            held.release()
+
+    def discard_run(self, run_id: str) -> None:
+        """Remove a run's directory, for ``--refresh``; the caller holds its lock. It goes at once, by a rename."""
+        directory = self.run_dir(run_id)
+        with writing(directory):
+            if directory.exists():
+                directory.rename(directory.with_name(f"{run_id}.{secrets.token_hex(4)}.partial"))
+            for gone in directory.parent.glob(f"{run_id}.*.partial"):
+                shutil.rmtree(gone)
+
+    def save_spec(self, run_id: str, value: Mapping[str, Any]) -> None:
+        """Write ``spec.json`` of a run; anything that ``canonical_json`` takes."""
+        write_text(self.run_dir(run_id) / "spec.json", canonical_json(value))
+
+    def spec(self, run_id: str) -> dict[str, Any] | None:
+        return self._object(self.run_dir(run_id) / "spec.json")
+
+    def save_summary(self, run_id: str, value: Mapping[str, Any]) -> None:
+        """Write ``run.json``: utility, cost and training of a finished run."""
+        write_text(self.run_dir(run_id) / "run.json", canonical_json(value))
+
+    def summary(self, run_id: str) -> dict[str, Any] | None:
+        """``run.json``, or None where the run has not finished."""
+        return self._object(self.run_dir(run_id) / "run.json")
+
+    def discard_summary(self, run_id: str) -> None:
+        """Forget ``run.json``, so that the finished training is measured again; the caller holds the run's lock."""
+        (self.run_dir(run_id) / "run.json").unlink(missing_ok=True)
+
+    def _object(self, path: Path) -> dict[str, Any] | None:
+        text = read_text(path)
+        if text is None:
+            return None
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict):
+            raise UsageError(f"{path} is damaged: it holds no JSON object; remove {path.parent} and run again.")
+        return value
+
+    # -- plantings -------------------------------------------------------------------------------------------------
+
+    def planting(self, planting_id: str) -> str | None:
+        """The text of a planting, or None."""
+        return read_text(self._planting(planting_id))
+
+    def save_planting(self, planting_id: str, text: str) -> None:
+        """Keep a planting. Raises UsageError where another one has that id: a planting is never drawn twice."""
+        with self._held(f"planting-{_valid(planting_id)}", "A planting is being written", wait=True):
+            self._keep_planting(planting_id, text, "it was drawn a second time")
+
+    def draw_planting(self, planting_id: str, draw: Callable[[], str]) -> str:
+        """The stored planting; where there is none, the one that ``draw`` returns, kept. One caller at a time draws."""
+        with self._held(f"planting-{_valid(planting_id)}", "A planting is being written", wait=True):
+            text = self.planting(planting_id)
+            if text is None:
+                text = draw()
+                self._keep_planting(planting_id, text, "")
+            return text
+
+    def adopt(self, folder: Path, planting_ids: Iterable[str] | None = None) -> tuple[str, ...]:
+        """Take over committed plantings (``leaderboards/plantings``), so that new rows pair with committed ones.
+
+        Returns the ids that were new here. ``planting_ids``: only these. Raises UsageError where the store has drawn a
+        different planting under one of the ids.
+        """
+        known = sorted(path.stem for path in folder.glob("*.json") if _ID.fullmatch(path.stem))
+        wanted = known if planting_ids is None else sorted(set(known) & {_valid(i) for i in planting_ids})
+        adopted = []
+        for planting_id in wanted:
+            text = read_text(folder / f"{planting_id}.json")
+            if text is None or text == self.planting(planting_id):
+                continue
+            with self._held(f"planting-{planting_id}", "A planting is being written", wait=True):
+                self._keep_planting(
+                    planting_id, text, f"{folder} holds another one, and rows of the two can't be paired"
+                )
+            adopted.append(planting_id)
+        return tuple(adopted)
+
+    def _planting(self, planting_id: str) -> Path:
+        return self.root / "plantings" / f"{_valid(planting_id)}.json"
+
+    def _keep_planting(self, planting_id: str, text: str, reason: str) -> None:
+        path, former = self._planting(planting_id), self.planting(planting_id)
+        if former is None:
+            write_text(path, text)
+        elif former != text:
+            raise UsageError(f"{path} is kept as it is ({reason}): choose another store with --store.")
+
+    # -- results and scores ----------------------------------------------------------------------------------------
+
+    def save_result(self, result: Result) -> Result:
+        """Keep a result, and return it as it is stored.
+
+        Where its id has a result with other contents, the new one says which it ``supersedes`` (SHA-256 of the former's
+        canonical text), and the former is kept in ``results/old``.
+        """
+        path = self._result(result.result)
+        former = self.result(result.result)
+        if former is not None:
+            if same(former, result):
+                return former
+            replaced = sha256(former.to_json())
+            result = result.model_copy(update={"supersedes": replaced})
+            write_text(path.parent / "old" / f"{result.result}-{replaced[:16]}.json", former.to_json())
+        write_text(path, result.to_json())
+        return result
+
+    def result(self, result_id: str) -> Result | None:
+        """One result, or None where it was not computed yet."""
+        path = self._result(result_id)
+        text = read_text(path)
+        if text is None:
+            return None
+        result = _parse(text, path)
+        if result.result != result_id:
+            raise UsageError(f"{path} is damaged: it holds result {result.result[:64]!r}; remove it and run again.")
+        return result
+
+    def results(self) -> Iterator[Result]:
+        """All results, in the order of their ids."""
+        for path in sorted((self.root / "results").glob("*.json")):
+            if _ID.fullmatch(path.stem):
+                result = self.result(path.stem)
+                if result is not None:
+                    yield result
+
+    def _result(self, result_id: str) -> Path:
+        return self.root / "results" / f"{_valid(result_id)}.json"
+
+    def save_scores(self, text: str, details: str | None = None) -> str:
+        """Keep a canonical scores file, and return its SHA-256. ``details``: what lies behind it and must stay private;
+        only the file's owner may open it, and nothing here reads it."""
+        digest = sha256(text)
+        path = self.scores_path(digest)
+        if details is not None:
+            write_text(self.details_path(digest), details, private=True)
+        if not path.exists():
+            write_text(path, text)
+        return digest
+
+    def scores(self, digest: str) -> str | None:
+        """The scores with that SHA-256, or None. Raises UsageError where the file's contents no longer match it."""
+        path = self.scores_path(digest)
+        text = read_text(path)
+        if text is not None and sha256(text) != digest:
+            raise UsageError(f"{path} is damaged: its SHA-256 is not its name; remove it and run again with --refresh.")
+        return text
+
+    def scores_path(self, digest: str) -> Path:
+        if not _SHA256.fullmatch(digest):
+            raise UsageError(f"{digest[:80]!r} is no SHA-256: one has 64 lower-case hexadecimal digits.")
+        return self.root / "scores" / f"{digest}.json"
+
+    def details_path(self, digest: str) -> Path:
+        return self.root / "details" / self.scores_path(digest).name
+
+    # -- size ------------------------------------------------------------------------------------------------------
+
+    def usage(self) -> Usage:
+        """Count files and bytes, for ``bench doctor``. Files that vanish meanwhile are left out."""
+        counts = {name: len(list((self.root / name).glob("*.json"))) for name in ("results", "scores", "plantings")}
+        total = leftovers = 0
+        for folder, folders, files in os.walk(self.root):
+            leftovers += sum(name.endswith(".partial") for name in (*folders, *files))
+            for name in files:
+                try:
+                    total += os.lstat(os.path.join(folder, name)).st_size
+                except OSError:
+                    continue
+        return Usage(self.root, runs=len(list(self.runs())), leftovers=leftovers, bytes=total, **counts)
+
+
+def sha256(text: str) -> str:
+    """Hexadecimal SHA-256 of ``text`` in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def same(one: Result, other: Result) -> bool:
+    """True where two results differ in nothing but what they supersede."""
+    return other.model_copy(update={"supersedes": one.supersedes}).to_json() == one.to_json()
+
+
+def _parse(text: str, path: Path) -> Result:
+    try:
+        return Result.from_json(text, str(path))
+    except NewerSchema:
+        raise
+    except UsageError as error:
+        raise UsageError(f"{error} Remove that file and run again.") from None
+
+
+def _valid(identifier: str) -> str:
+    if not _ID.fullmatch(identifier):
+        raise UsageError(f"{identifier[:80]!r} is no id: one has 8 to 64 lower-case hexadecimal digits.")
+    return identifier

@@ -1,0 +1,1 @@
+"""From a planting to a finished training."""

@@ -1,0 +1,102 @@
+"""What a run is made from: base model, records, splits, all tokenised and loaded once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.assets.assets import Assets, ModelSource
+from bench.core.streams import Streams
+from bench.core.tokens import Tokens
+from bench.corpus.pool import Pool, build_pool
+from bench.corpus.task import Record, Task
+from bench.model.lora import LoraModel
+from bench.plugins.find import Plugins
+from bench.spec.config import canonical_json
+from bench.spec.run import RunSpec
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All of a task's records, tokenised. Row i of ``tokens`` is ``records[i]``."""
+
+    task: Task
+    records: tuple[Record, ...]
+    tokens: Tokens
+
+    @cached_property
+    def rows(self) -> dict[str, int]:
+        return {record.id: row for row, record in enumerate(self.records)}
+
+    def lengths(self) -> dict[str, int]:
+        """Tokens per record, after the cut at ``pool.max_tokens``."""
+        return {r.id: int(n) for r, n in zip(self.records, self.tokens.lengths, strict=True)}
+
+
+@dataclass(frozen=True)
+class Materials:
+    """A run's model, corpus and pool."""
+
+    source: ModelSource
+    model: LoraModel
+    corpus: Corpus
+    pool: Pool
+    streams: Streams
+
+    def tokens(self, ids: Iterable[str]) -> Tokens:
+        """Tokenised records by id, in the order given."""
+        return self.corpus.tokens.take([self.corpus.rows[i] for i in ids])
+
+    def texts(self, ids: Iterable[str]) -> tuple[str, ...]:
+        """What an attacker would call the record's text: prompt, text and answer as written."""
+        chosen = (self.pool.records[i] for i in ids)
+        return tuple(record.prompt + record.text + record.answer for record in chosen)
+
+    def gold(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Index of each record's label in ``task.labels``, -1 without one."""
+        labels = list(self.corpus.task.labels)
+        found = [self.pool.records[i].label for i in ids]
+        return np.array([labels.index(x) if x in labels else -1 for x in found], dtype=np.int64)
+
+    @cached_property
+    def label_ids(self) -> tuple[int, ...]:
+        task = self.corpus.task
+        return self.model.label_ids([task.label_text(label) for label in task.labels]) if task.labels else ()
+
+
+class Workshop:
+    """Loads each model and corpus once for all runs that share it; holds the last of each only."""
+
+    def __init__(self, plugins: Plugins, assets: Assets, device: str = "auto") -> None:
+        self.plugins, self.assets, self.device = plugins, assets, device
+        self._model: tuple[str, ModelSource, LoraModel] | None = None
+        self._corpus: tuple[str, Corpus] | None = None
+
+    def materials(self, spec: RunSpec, seed: int) -> Materials:
+        """Raises UsageError on bad records, too few of them, or a model that can't be had."""
+        source, model = self._load_model(spec)
+        corpus = self._load_corpus(spec, model)
+        streams = Streams(seed)
+        pool = build_pool(corpus.records, corpus.lengths(), spec.pool, spec.federation, streams)
+        return Materials(source, model, corpus, pool, streams)
+
+    def _load_model(self, spec: RunSpec) -> tuple[ModelSource, LoraModel]:
+        key = canonical_json([spec.model.model_dump(mode="json"), spec.federation.lora.model_dump(mode="json")])
+        if self._model is None or self._model[0] != key:
+            self._model = self._corpus = None  # free the former before loading another
+            source = self.assets.model(spec.model)
+            self._model = (key, source, LoraModel.load(source.path, spec.model, spec.federation.lora, self.device))
+        return self._model[1], self._model[2]
+
+    def _load_corpus(self, spec: RunSpec, model: LoraModel) -> Corpus:
+        key = canonical_json([spec.task.model_dump(mode="json"), spec.pool.max_tokens])
+        if self._corpus is None or self._corpus[0] != key:
+            task = self.plugins.find("task", spec.task.name).build(spec.task.config)
+            records = tuple(task.records(self.assets))
+            tokens = model.encode(records, spec.pool.max_tokens, task.answer_prefix)
+            self._corpus = (key, Corpus(task, records, tokens))
+        return self._corpus[1]

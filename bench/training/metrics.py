@@ -1,0 +1,272 @@
+"""Utility on held-out records, from the statistics of one forward pass.
+
+Every figure goes through an ``evaluate.Metric``: ours are classes of this module and need no network; any other is
+named ``evaluate:NAME`` and is loaded by ``evaluate``. They are made on demand, so that importing this module is cheap.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.core.errors import UsageError, unknown_name
+from bench.core.tokens import Tokens, TokenStats
+
+#: resamples behind the interval of a foreign metric
+RESAMPLES = 500
+#: the largest perplexity that is reported: what a diverged model has, too
+LARGEST = sys.float_info.max
+_FOREIGN = re.compile(r"evaluate:(\w[\w.-]*(?:/\w[\w.-]*)?)", re.ASCII)
+
+
+@dataclass(frozen=True)
+class MetricValue:
+    """One figure. ``low``, ``high``: interval over records of this model, None where ``n`` is too small for one.
+    ``n``: records behind it."""
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    better: Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What a metric is computed from. (n,): ``logp``, summed log-probability; ``counts``, predicted tokens;
+    ``clusters``. (m,), the records that have a label: ``guess`` and ``gold``, label indices; ``labelled``, clusters.
+    """
+
+    logp: NDArray[np.float64]
+    counts: NDArray[np.int64]
+    clusters: NDArray[np.int64]
+    guess: NDArray[np.int64]
+    gold: NDArray[np.int64]
+    labelled: NDArray[np.int64]
+    rng: np.random.Generator
+    confidence: float
+
+
+def compute(
+    names: Sequence[str],
+    stats: TokenStats,
+    tokens: Tokens,
+    gold: NDArray[np.int64],
+    clusters: NDArray[np.int64],
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+) -> list[MetricValue]:
+    """The named metrics of one model on ``n`` records, in the order of ``names``.
+
+    ``stats``, ``tokens``: of the same n records. ``gold``: (n,) index of each record's label, -1 without one.
+    ``clusters``: (n,) the unit of resampling. ``rng``: for bootstrap intervals only. Raises UsageError for an unknown
+    name, a label metric without labels, and an ``evaluate:`` metric that can't be loaded (offline) or computed.
+    """
+    if not len(tokens) == len(stats.logp) == len(gold) == len(clusters):
+        raise ValueError("stats, tokens, gold and clusters must be of the same records")
+    sample = _sample(stats, gold, clusters, rng, confidence)
+    return [_metric(name)(sample) for name in names]
+
+
+def mean_of(models: Sequence[Sequence[MetricValue]]) -> list[MetricValue]:
+    """The mean over several models measured on the same records, metric by metric. The ends of the interval are the
+    means of theirs: no narrower than an interval of the mean, since the mean of estimates varies no more than they do
+    on average."""
+    found = []
+    for column in zip(*models, strict=True):
+        lows, highs = [m.low for m in column if m.low is not None], [m.high for m in column if m.high is not None]
+        whole = len(lows) == len(highs) == len(column)
+        found.append(
+            replace(
+                column[0],
+                value=float(np.mean([m.value for m in column])),
+                low=float(np.mean(lows)) if whole else None,
+                high=float(np.mean(highs)) if whole else None,
+            )
+        )
+    return found
+
+
+def known(name: str) -> bool:
+    """True where ``compute`` has such a metric (an ``evaluate:`` one: where the name is well formed)."""
+    return name in _OURS or _FOREIGN.fullmatch(name) is not None
+
+
+def _sample(
+    stats: TokenStats, gold: NDArray[np.int64], clusters: NDArray[np.int64], rng: np.random.Generator, confidence: float
+) -> _Sample:
+    scores = stats.choices if stats.choices is not None and stats.choices.shape[1] else None
+    rows = np.flatnonzero(np.asarray(gold) >= 0) if scores is not None else np.zeros(0, dtype=np.int64)
+    choices = np.zeros((0, 1)) if scores is None else np.asarray(scores, dtype=np.float64)[rows]
+    # a model that has diverged guesses nothing: -1 is no label
+    guess = np.where(np.isfinite(choices).all(1), np.argmax(np.nan_to_num(choices), 1), -1)
+    return _Sample(
+        logp=np.where(stats.predicted, stats.logp, 0.0).sum(1, dtype=np.float64),
+        counts=stats.predicted.sum(1, dtype=np.int64),
+        clusters=np.asarray(clusters, dtype=np.int64),
+        guess=guess.astype(np.int64),
+        gold=np.asarray(gold, dtype=np.int64)[rows],
+        labelled=np.asarray(clusters, dtype=np.int64)[rows],
+        rng=rng,
+        confidence=confidence,
+    )
+
+
+def _metric(name: str) -> Callable[[_Sample], MetricValue]:
+    if name in _OURS:
+        return _OURS[name]
+    if match := _FOREIGN.fullmatch(name):
+        return lambda sample: _foreign(name, match.group(1), sample)
+    raise unknown_name("metric", name, [*_OURS, "evaluate:NAME"])
+
+
+def _perplexity(sample: _Sample) -> MetricValue:
+    """exp(mean negative log-likelihood per token). Its interval is that of the logarithm, a ratio of sums over records:
+    normal with the linearised cluster variance c/(c-1) sum (Y_c - R N_c)^2 / (sum N)^2 (Cochran 1977, section 6.4), at
+    Student's t quantile with c-1 degrees of freedom."""
+    found = _run(_perplexity_class(), nll=-sample.logp, tokens=sample.counts)
+    value = float(found["perplexity"])
+    low = high = None
+    sums, totals = _per_cluster(-sample.logp, sample.clusters), _per_cluster(sample.counts, sample.clusters)
+    if len(sums) > 1 and value < LARGEST:
+        from scipy.stats import t
+
+        mean = sums.sum() / totals.sum()
+        variance = len(sums) / (len(sums) - 1) * np.sum((sums - mean * totals) ** 2) / totals.sum() ** 2
+        half = float(t.ppf((1 + sample.confidence) / 2, len(sums) - 1) * np.sqrt(variance))
+        low, high = bounded_exp(mean - half), bounded_exp(mean + half)
+    return MetricValue("perplexity", value, low, high, len(sample.logp), "lower")
+
+
+def _accuracy(sample: _Sample) -> MetricValue:
+    """Share of records whose label has the highest log-probability; the interval is Clopper and Pearson's (exact)."""
+    from bench.stats import clopper_pearson
+
+    _require_labels("accuracy", sample)
+    found = _run(_accuracy_class(), predictions=sample.guess, references=sample.gold)
+    n = len(sample.gold)
+    interval = clopper_pearson(int((sample.guess == sample.gold).sum()), n, sample.confidence)
+    return MetricValue("accuracy", float(found["accuracy"]), interval.low, interval.high, n, "higher")
+
+
+_OURS: dict[str, Callable[[_Sample], MetricValue]] = {"perplexity": _perplexity, "accuracy": _accuracy}
+
+
+def _foreign(name: str, hub_name: str, sample: _Sample) -> MetricValue:
+    """A metric of ``evaluate`` over guessed and true label indices; the interval is ``bench.stats.bootstrap``'s over
+    clusters, none where it refuses. Metrics over labels are taken to be better where higher; where one asks for
+    ``average``, it is ``macro``. A resample on which the metric can't be computed is undefined; all the records must
+    give a number."""
+    from bench.stats import bootstrap
+
+    _require_labels(name, sample)
+    metric = _load(name, hub_name)
+    options = {"average": "macro"} if "average" in inspect.signature(metric._compute).parameters else {}
+    value = _score(name, metric, sample.guess, sample.gold, options)
+
+    def again(rows: NDArray[np.int64]) -> float:
+        try:
+            return _score(name, metric, sample.guess[rows], sample.gold[rows], options)
+        except UsageError:
+            return math.nan
+
+    found = bootstrap(again, sample.labelled, sample.rng, samples=RESAMPLES, confidence=sample.confidence)
+    return MetricValue(name, value, found.low, found.high, len(sample.gold), "higher")
+
+
+def _load(name: str, hub_name: str) -> Any:
+    import evaluate
+
+    try:
+        return evaluate.load(hub_name, keep_in_memory=True, seed=0)
+    except Exception as error:  # the hub's client and the metric's own code raise what they like
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(
+            f"The metric '{name}' can't be loaded ({first}); it comes from the Hugging Face hub: check its name and "
+            "the network, or name another metric."
+        ) from None
+
+
+def _score(name: str, metric: Any, guess: NDArray[np.int64], gold: NDArray[np.int64], options: dict[str, str]) -> float:
+    try:
+        found = metric.compute(predictions=guess.tolist(), references=gold.tolist(), **options)
+    except Exception as error:  # the metric's own code raises what it likes
+        raise UsageError(f"The metric '{name}' can't be computed from predicted and true labels ({error}).") from None
+    short = name.rpartition(":")[2].rpartition("/")[2]
+    value = found.get(short, next(iter(found.values()), None)) if isinstance(found, dict) else found
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        raise UsageError(f"The metric '{name}' gives {value!r}, which is no finite number, and can't be used here.")
+    return float(value)
+
+
+def _require_labels(name: str, sample: _Sample) -> None:
+    if not len(sample.gold):
+        raise UsageError(f"The metric '{name}' needs records with labels, and the held-out ones have none.")
+
+
+def _per_cluster(values: NDArray[Any], clusters: NDArray[np.int64]) -> NDArray[np.float64]:
+    _, index = np.unique(clusters, return_inverse=True)
+    return np.bincount(index, weights=np.asarray(values, dtype=np.float64)).astype(np.float64)
+
+
+def bounded_exp(value: float) -> float:
+    """exp(value), at most the largest finite float; that too where ``value`` is not a number (a diverged model)."""
+    return float(np.exp(value)) if value < np.log(LARGEST) else LARGEST
+
+
+def _run(metric: type[Any], **inputs: NDArray[Any]) -> dict[str, Any]:
+    """Compute one of our metrics in memory; ``evaluate`` wants a folder all the same, and gets one that is removed."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = metric(keep_in_memory=True, cache_dir=folder, seed=0)
+        found: dict[str, Any] = made.compute(**{key: values.tolist() for key, values in inputs.items()})
+    return found
+
+
+def _perplexity_class() -> type[Any]:
+    import evaluate
+    from datasets import Features, Value
+
+    class Perplexity(evaluate.Metric):  # type: ignore[misc]
+        """exp(sum of ``nll`` / sum of ``tokens``)."""
+
+        def _info(self) -> Any:
+            features = Features({"nll": Value("float64"), "tokens": Value("int64")})
+            return _described(self, features)
+
+        def _compute(self, nll: Sequence[float], tokens: Sequence[int]) -> dict[str, float]:
+            return {"perplexity": bounded_exp(float(np.sum(nll)) / max(int(np.sum(tokens)), 1))}
+
+    return Perplexity
+
+
+def _accuracy_class() -> type[Any]:
+    import evaluate
+    from datasets import Features, Value
+
+    class Accuracy(evaluate.Metric):  # type: ignore[misc]
+        """Share of ``predictions`` that equal ``references``."""
+
+        def _info(self) -> Any:
+            return _described(self, Features({"predictions": Value("int64"), "references": Value("int64")}))
+
+        def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+            return {"accuracy": float(np.mean(np.asarray(predictions) == np.asarray(references)))}
+
+    return Accuracy
+
+
+def _described(metric: Any, features: Any) -> Any:
+    import evaluate
+
+    text = inspect.getdoc(type(metric)) or ""
+    return evaluate.MetricInfo(description=text, citation="", inputs_description="", features=features)

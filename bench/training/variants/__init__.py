@@ -1,0 +1,1 @@
+"""Runs of their own, one module each (``bench.training.variant``)."""

@@ -1,1 +1,0 @@
-"""Runs of their own, one module each (``bench.variant``)."""

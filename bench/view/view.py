@@ -1,0 +1,222 @@
+"""What one coalition can read of a transcript: a versioned directory, read lazily.
+
+    DIR/manifest.json              format, version, adversary, coalition, victims, public, spec (no seeds), readings
+    DIR/readings/NNNNN.safetensors one per reading that has values: tensors ``values``, ``adapter``
+
+A view holds no seed, no truth, no key and no secret of the game. How it is computed: ``bench.view.build``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.update import Array, Layout, Terms
+from bench.defense.public import Public
+
+if TYPE_CHECKING:
+    pass
+
+FORMAT = "silobench-view"
+VERSION = 1
+MAX_READINGS = 1_000_000
+Kind = Literal["query", "adapter", "upload", "sum", "difference", "partial", "records", "metadata"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One thing that the coalition reads, always about silos outside of it. Values stay on disk until asked for.
+
+    ``kind``: "query", the released model behind its interface (``handle`` only); "adapter", the global adapter after
+    ``round``; "upload", one silo's summand of ``round``; "sum", of several silos; "difference", a
+    combination with signs, or the XOR of two plaintexts' words; "partial", some coordinates of an upload or sum
+    (``support``); "records", a silo's records themselves, where they travel in clear (``values``: (n, length) int32
+    token ids, -1 after a record's end); "metadata", what shows without opening anything.
+    ``terms``: (round, silo, coefficient) of the summands in it. ``handle``: SHA-256 of the adapter (``adapter_handle``)
+    that a query, adapter or upload stands for. ``unchecked``: the transcript holds no truth to compare with.
+    """
+
+    kind: Kind
+    round: int
+    silos: frozenset[str]
+    how: str
+    terms: Terms = ()
+    handle: str = ""
+    unchecked: bool = False
+    path: Path | None = None
+    before_path: Path | None = None
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """(public.layout.size,) float32 of an upload, sum or difference (unsigned words where it is an XOR); an adapter
+        as ``adapter`` gives it; what metadata shows, of any length. Raises SiloBenchError for a query."""
+        values = self.adapter if self.kind == "adapter" else _tensor(self.path, "values")
+        if values is None:
+            raise SiloBenchError(f"a reading of kind '{self.kind}' holds no values")
+        return values
+
+    @property
+    def support(self) -> NDArray[np.int64] | None:
+        """Sorted indices of the coordinates that a reading of kind "partial" holds (its values are 0 elsewhere); None
+        for all other kinds."""
+        return _tensor(self.path, "support") if self.kind == "partial" else None
+
+    @property
+    def adapter(self) -> Array | None:
+        """(public.state.size,) float32: the global adapter, or the uploading silo's own after training; None where the
+        reading is of another kind, or the adapter that the round started from is not known. The values that a silo
+        trains are the first public.adapter.size of it; what follows them, under aggregators that fold something into
+        the frozen weights, belongs to the model that the silo trained on."""
+        return _tensor(self.path, "adapter") if self.kind in ("adapter", "upload") else None
+
+    @property
+    def before(self) -> Array | None:
+        """(public.state.size,) float32: the global adapter that the round started from, where the coalition knows
+        it."""
+        return _tensor(self.before_path, "adapter")
+
+
+@dataclass(frozen=True)
+class View:
+    """All readings of one coalition. ``thinned``: (round, stage, sender) of messages that it saw and whose bytes the
+    transcript no longer holds. ``initial_path``: the file of the adapter that the federation started from, where the
+    coalition knows it; nobody trained it, so it is no reading."""
+
+    adversary: str
+    coalition: frozenset[str]
+    victims: tuple[str, ...]
+    public: Public
+    spec: Mapping[str, Any]
+    readings: tuple[Reading, ...]
+    thinned: tuple[tuple[int, str, str], ...]
+    directory: Path
+    initial_path: Path | None = None
+
+    @property
+    def initial(self) -> Array | None:
+        """(public.state.size,) float32: the adapter before round 0, or None where the coalition does not know it."""
+        return _tensor(self.initial_path, "adapter")
+
+    def uploads(self, silo: str | None = None, round: int | None = None) -> tuple[Reading, ...]:
+        """Opened single updates, by round and silo."""
+        return tuple(
+            r
+            for r in self.readings
+            if r.kind == "upload" and silo in (None, *r.silos) and (round is None or r.round == round)
+        )
+
+    def adapters(self) -> tuple[Reading, ...]:
+        """Known global adapters after a round, by round."""
+        return tuple(r for r in self.readings if r.kind == "adapter")
+
+    def last_adapter(self, victim: str) -> Reading | None:
+        """The victim's own adapter after its last opened update; else the last global or released adapter; else the
+        released model's query interface; else None."""
+        own = [r for r in self.uploads(victim) if r.handle]
+        queries = [r for r in self.readings if r.kind == "query"]
+        return next((found[-1] for found in (own, self.adapters(), queries) if found), None)
+
+    @classmethod
+    def load(cls, directory: Path) -> View:
+        """Read a view's manifest. Raises UsageError where it is none, is malformed or of another version."""
+        value = _manifest(directory)
+        try:
+            return _view(value, directory)
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            where = directory / "manifest.json"
+            raise UsageError(f"{where} is malformed: {type(error).__name__} ({error}).") from None
+
+
+def adapter_handle(values: NDArray[np.floating]) -> str:
+    """SHA-256 (hexadecimal) of an adapter's values as little-endian float32."""
+    return hashlib.sha256(np.ascontiguousarray(values, dtype="<f4").tobytes()).hexdigest()
+
+
+def _tensor(path: Path | None, name: str) -> NDArray[Any] | None:
+    """One tensor of a reading's file; only its own bytes are read."""
+    if path is None:
+        return None
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return np.asarray(file.get_tensor(name)) if name in file.keys() else None  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError) as error:
+        raise SiloBenchError(f"{path} can't be read ({error}); remove the view and build it again.") from None
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
+    path = directory / "manifest.json"
+    try:
+        value = json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise UsageError(f"{directory} is no view: it has no manifest.json.") from None
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path} is not valid JSON ({error}).") from None
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        raise UsageError(f"{path} is no manifest of a view: 'format' is not '{FORMAT}'.")
+    if value.get("version") != VERSION:
+        raise UsageError(f"{path} has version {value.get('version')!r}; this silobench reads version {VERSION}.")
+    return value
+
+
+def _view(value: dict[str, Any], directory: Path) -> View:
+    public = value["public"]
+    entries = value["readings"]
+    if len(entries) > MAX_READINGS:
+        raise ValueError(f"{len(entries)} readings")
+    return View(
+        adversary=str(value["adversary"]),
+        coalition=frozenset(str(p) for p in value["coalition"]),
+        victims=tuple(str(v) for v in value["victims"]),
+        public=Public(
+            **{name: Layout.from_json(public[name]) for name in ("layout", "adapter", "state") if name in public},
+            silos=tuple(str(s) for s in public["silos"]),
+            weights={str(k): int(v) for k, v in public["weights"].items()},
+            rounds=int(public["rounds"]),
+            participants=tuple(tuple(str(s) for s in p) for p in public["participants"]),
+            nonce=int(public["nonce"]),
+        ),
+        spec=dict(value["spec"]),
+        readings=tuple(_reading(entry, directory) for entry in entries),
+        thinned=tuple((int(r), str(stage), str(sender)) for r, stage, sender in value["thinned"]),
+        directory=directory,
+        initial_path=_file(value["initial"], directory),
+    )
+
+
+def _reading(entry: dict[str, Any], directory: Path) -> Reading:
+    if entry["kind"] not in get_args(Kind):
+        raise ValueError(f"a reading of kind {entry['kind']!r}")
+    return Reading(
+        kind=entry["kind"],
+        round=int(entry["round"]),
+        silos=frozenset(str(s) for s in entry["silos"]),
+        how=str(entry["how"]),
+        terms=tuple((int(r), str(s), int(c)) for r, s, c in entry["terms"]),
+        handle=str(entry["handle"]),
+        unchecked=bool(entry["unchecked"]),
+        path=_file(entry["file"], directory),
+        before_path=_file(entry["before"], directory),
+    )
+
+
+def _file(number: object, directory: Path) -> Path | None:
+    """Files are named by number only, so that a manifest can't point outside its directory."""
+    if number is None:
+        return None
+    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < MAX_READINGS:
+        raise ValueError(f"a reading's file is {number!r}")
+    return reading_path(directory, number)
+
+
+def reading_path(directory: Path, number: int) -> Path:
+    return directory / "readings" / f"{number:05d}.safetensors"
