@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 Floats = NDArray[np.float64]
 

@@ -20,6 +20,7 @@ from bench.core.update import Array
 from bench.defense.channel import Message, Outgoing
 
 api = 1
+version = 1
 
 
 class Config(Scores):

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.view.view import Reading, View
 
 api = 1
+version = 1
 
 Floats = NDArray[np.float64]
 _LINEAR = frozenset({"upload", "sum", "difference"})

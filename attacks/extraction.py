@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.view.view import Reading, View
 
 api = 1
+version = 1
 
 
 class Config(BaseConfig):

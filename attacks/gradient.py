@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 #: before the names of scores of training as one step
 WHOLE = "whole-"

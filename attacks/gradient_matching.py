@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 Ids = tuple[int, ...]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 
 class Config(BaseConfig):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 Variance = Literal["auto", "fixed", "per-example"]
 #: shadows from which on each example has a variance of its own (section VI-B)

@@ -19,6 +19,7 @@ from bench.core.records import joined
 from bench.core.tokens import Tokens
 
 api = 1
+version = 1
 
 
 class Config(Scores):

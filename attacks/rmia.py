@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 #: values of ``a`` that the shadows choose among
 GRID = tuple(k / 10 for k in range(11))

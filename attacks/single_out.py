@@ -20,6 +20,7 @@ from bench.defense.channel import Message, Outgoing
 from bench.defense.public import Public
 
 api = 1
+version = 1
 
 
 class Config(Scores):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 
 #: records of the population, the same for every silo, by which silos' adapters are made comparable

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
+version = 1
 
 ONE_POINT = "one model of the training is known, and a curve needs two"
 

@@ -11,6 +11,7 @@ from bench.defense.compose import Defense
 from defenses.trainers.dp_config import SampledConfig, Send
 
 api = 1
+version = 1
 
 
 class Config(SampledConfig):

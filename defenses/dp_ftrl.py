@@ -8,6 +8,7 @@ from bench.defense.compose import Defense
 from defenses.trainers.dp_config import PrivacyConfig
 
 api = 1
+version = 1
 
 
 class Config(PrivacyConfig):

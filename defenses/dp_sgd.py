@@ -6,6 +6,7 @@ from bench.defense.compose import Defense
 from defenses.trainers.dp_config import SampledConfig
 
 api = 1
+version = 1
 
 
 class Config(SampledConfig):

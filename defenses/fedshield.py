@@ -9,6 +9,7 @@ from bench.defense.defaults.mean import Mean
 from defenses.transforms.prune import MagnitudePruning, PruneConfig
 
 api = 1
+version = 1
 
 
 class Config(PruneConfig):

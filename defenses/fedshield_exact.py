@@ -14,6 +14,7 @@ from defenses import rlwe
 from defenses.transforms.public_mask import PublicMaskConfig
 
 api = 1
+version = 1
 
 
 class Config(PublicMaskConfig, rlwe.Config):

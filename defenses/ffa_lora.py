@@ -11,6 +11,7 @@ from bench.defense.compose import Defense
 from bench.spec.config import Config as _Config
 
 api = 1
+version = 1
 
 
 class Config(_Config):

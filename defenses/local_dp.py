@@ -11,6 +11,7 @@ from bench.defense.compose import Defense
 from defenses.transforms.budget import BudgetConfig
 
 api = 1
+version = 1
 
 
 class Config(BudgetConfig):

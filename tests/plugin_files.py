@@ -14,6 +14,7 @@ from bench.spec.config import Config as Base
 from bench.defense.compose import Defense
 
 api = 1
+version = 1
 
 class Inner(Base):
     depth: int = Field(2, ge=1, le=9)
@@ -32,6 +33,7 @@ from bench.attack.attack import Attack
 from bench.spec.config import Config as Base
 
 api = 1
+version = 1
 
 class Config(Base):
     tries: int = 3
@@ -50,6 +52,7 @@ from bench.spec.config import Config as Base
 from bench.corpus.task import Record, Task
 
 api = 1
+version = 1
 
 class Config(Base):
     path: str = "none"

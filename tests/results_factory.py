@@ -61,5 +61,5 @@ def result(**changes: Any) -> Result:
     values.update(changes, spec=spec)
     run = digest({"run": spec["run"], "seed": values["seed"]})
     row = [values["task"], values["attack"], values["adversary"], spec]
-    defaults = {"run": run, "cell": digest(row), "result": digest([row, values["seed"]])}
+    defaults = {"run": run, "row": digest(row), "result": digest([row, values["seed"]])}
     return Result.model_validate({**defaults, **values})

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from bench import privacy
-from bench.assess.plays.table import Assessment, Seat
+from bench.assess.jobs import unfit
+from bench.assess.plays.table import Assessment, Seat, player
 from bench.assess.tools import Memo
 from bench.attack.attack import Attack
 from bench.core import adversaries
@@ -19,11 +20,7 @@ from bench.core.meter import Meter
 from bench.core.parties import PUBLIC
 from bench.core.update import Array
 from bench.corpus.planting import Planting
-from bench.games.catalog import GAMES
-from bench.spec.config import canonical_json
 from bench.spec.result import Claim
-from bench.spec.run import PluginSpec
-from bench.training.materials import Materials
 from bench.training.training import ShadowRun, TrainedRun
 from bench.transcript.notes import opened_sums
 from bench.transcript.transcript import Transcript
@@ -35,25 +32,18 @@ from bench.view.view import View, adapter_handle
 
 __all__ = ["Assessment", "Assessor"]
 
-#: the shadow federations of a run, as many as are asked for
-Shadows = Callable[[int], Sequence[ShadowRun]]
 Views = list[tuple[Assignment, View]]
-
-
-def _no_shadows(count: int) -> Sequence[ShadowRun]:
-    raise SiloBenchError(f"the attack wants {count} shadow federations, and this command trains none")
 
 
 class Assessor:
     """All attacks on one finished run. Views are built once per adversary, forward passes once per adapter.
 
-    ``shadows``: gives the first so many shadow federations of the run, trained where they are missing.
+    ``shadows``: shadow federations of the run, at least as many as its attacks ask for.
     """
 
-    def __init__(self, run: TrainedRun, materials: Materials, memo: Memo, shadows: Shadows = _no_shadows) -> None:
-        self.run, self.materials, self.memo = run, materials, memo
+    def __init__(self, run: TrainedRun, memo: Memo, shadows: Sequence[ShadowRun] = ()) -> None:
+        self.run, self.materials, self.memo, self.shadows = run, run.case.materials, memo, tuple(shadows)
         self.meter = Meter()
-        self._shadows = shadows
         self._views: dict[tuple[str, str], Views] = {}
         self._shadow_views: dict[tuple[str, int, str], View] = {}
         self._sums: tuple[privacy.Sum, ...] | None = None
@@ -64,7 +54,7 @@ class Assessor:
 
     def assess(self, name: str, attack: Attack, adversary: str) -> Assessment:
         """Never raises for what an attack does: an attack that breaks is an error in the result."""
-        if (why := self._unfit(attack, adversary)) is not None:
+        if (why := unfit(attack, adversary, self.run.spec)) is not None:
             return Assessment("not-applicable", note=why)
         try:
             with self.meter.measure(f"view:{adversary}"):
@@ -79,7 +69,7 @@ class Assessor:
             phase = f"attack:{name}:{adversary}"
             found: Assessment
             with self.meter.measure(phase):
-                found = GAMES[attack.game].player()(self, name, attack, adversary, seats)
+                found = player(attack.game)(self, name, attack, adversary, seats)
         except UsageError:
             raise
         except SiloBenchError as error:
@@ -139,15 +129,6 @@ class Assessor:
 
     # -- views -----------------------------------------------------------------------------------------------------
 
-    def _unfit(self, attack: Attack, adversary: str) -> str | None:
-        """Why this run is none for the attack as this adversary; None: it is."""
-        if attack.only is not None and adversary not in attack.only:
-            return f"it is made as {' or '.join(sorted(attack.only))}"
-        wanted, is_run = attack.variant(adversary), self.run.spec.variant
-        if _canonical(wanted) != _canonical(is_run):
-            return f"it is made on {_named(wanted)}, and this is {_named(is_run)}"
-        return None
-
     def _after(self, attack: Attack, views: Views) -> Views:
         """The views of a coalition that deviates, each with those victims only whose records it is after."""
         if attack.behaviour is None or not self._one_coalition:
@@ -179,7 +160,9 @@ class Assessor:
     ) -> tuple[tuple[View, Planting], ...]:
         """What the same coalition reads of each shadow federation that the attack wants, and that run's planting."""
         found = []
-        wanted = self._shadows(attack.shadows) if attack.shadows else ()
+        wanted = self.shadows[: attack.shadows]
+        if len(wanted) < attack.shadows:
+            raise SiloBenchError(f"the attack wants {attack.shadows} shadow federations, and here are {len(wanted)}")
         self._in_use = max(self._in_use, wanted, key=len)
         for shadow in wanted:
             label = f"{adversary}{'-' + name if attack.openers else ''}-{number}"
@@ -229,14 +212,6 @@ def _released(transcript: Transcript) -> dict[str, Array]:
     public = transcript.public
     adapters = (decode_adapter(m.frames(), public.state.size, public.adapter.size) for m in sent)
     return {adapter_handle(a): a for a in adapters}
-
-
-def _named(variant: PluginSpec | None) -> str:
-    return "an ordinary run" if variant is None else f"a run of its own ({variant.name})"
-
-
-def _canonical(variant: PluginSpec | None) -> str:
-    return "" if variant is None else canonical_json(variant)
 
 
 def _readable(view: View, attack: Attack) -> bool:

@@ -11,7 +11,20 @@ class Progress:
     """``quiet``: nothing at all."""
 
     def __init__(self, quiet: bool = False) -> None:
+        self.silent = quiet
         self.quiet = quiet or not sys.stderr.isatty()
+        self._said: set[str] = set()
+
+    def say(self, text: str) -> None:
+        """One line that a log must hold too: a warning, or for whom the command waits."""
+        if not self.silent:
+            print(f"bench: {text}", file=sys.stderr, flush=True)
+
+    def once(self, text: str) -> None:
+        """``say``, unless it was said before."""
+        if text not in self._said:
+            self._said.add(text)
+            self.say(text)
 
     def note(self, text: str) -> None:
         """One line that says what begins."""

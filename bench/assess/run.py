@@ -1,304 +1,238 @@
 """One grid, top to bottom: what is stored already, what must run, and every result kept as it comes.
 
-    for each training spec and seed:
-        materials (model, corpus, pool)  ->  training (transcript, utility, cost)  ->  for each adversary and attack:
-        views  ->  guesses  ->  leakage  ->  Result  ->  store
+    rows and seeds  ->  jobs, each the cells of one training                                     bench.assess.jobs
+    for each job:   its shadows: case -> train, each under a lock of its own                     bench.training
+                    its target:  case -> train                                                   bench.training
+                    for each row: views -> guesses -> leakage                                    bench.assess.assess
+                                  -> Result -> store                                             bench.assess.write
 
-This is the file to read first.
+Every step takes what the one above it made. This is the file to read first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.assess.jobs import Job, jobs, ordered
-from bench.assess.progress import Progress
+from bench.assess.harness import Harness
+from bench.assess.jobs import Job, jobs, ordered, shadows_wanted
 from bench.assess.write import Writer
-from bench.core.errors import Refused
-from bench.plugins.find import Plugins
+from bench.core.errors import Refused, UsageError
 from bench.spec.config import canonical_json
 from bench.spec.result import Result, Utility
-from bench.spec.run import Cell, ModelSpec, PluginSpec, RunSpec
-from bench.store.store import Store
+from bench.spec.run import Cell, PluginSpec, Row
+from bench.store.locks import Taken
 
 if TYPE_CHECKING:
-    from bench.assets.assets import Assets
     from bench.attack.attack import Attack
-    from bench.defense.compose import Parts
-    from bench.training.materials import Materials, Workshop
+    from bench.training.case import Case
     from bench.training.training import ShadowRun, TrainedRun
-    from bench.training.variant import Variant
-
-#: bytes of messages kept per run before frames of middle rounds are dropped
-TRANSCRIPT_BUDGET = 8 * 2**30
-#: committed plantings, so that a new defense is compared on the same secret
-COMMITTED_PLANTINGS = Path("leaderboards/plantings")
 
 
-def execute(
-    cells: Sequence[Cell],
-    seeds: Sequence[int],
-    store: Store,
-    *,
-    plugins: Plugins,
-    preset: str = "",
-    quiet: bool = False,
-    refresh: bool = False,
-    transcript_budget: int = TRANSCRIPT_BUDGET,
-    assets: Assets | None = None,
-    isolate: bool | None = None,
-) -> list[Result]:
-    """Results of all cells and seeds, from the store where they are fresh, else computed. ``isolate``: whether attacks
-    run in processes of their own that hold nothing but the view's files; None: those that are not built in do.
+class StillTaken(UsageError):
+    """Some cells are being computed by other processes. ``results``: all the others."""
 
-    Raises UsageError (nothing was started for that job) or SiloBenchError (training failed). An attack that fails is a
-    result with status ``error``.
+    def __init__(self, refusals: Sequence[str], results: Sequence[Result]) -> None:
+        super().__init__(" ".join(dict.fromkeys(refusals)))
+        self.results = tuple(results)
+
+
+def execute(rows: Sequence[Row], seeds: Sequence[int], harness: Harness) -> list[Result]:
+    """Results of all rows and seeds, from the store where they are fresh, else computed.
+
+    Raises UsageError (nothing was started for that job), SiloBenchError (training failed), or at the end StillTaken. An
+    attack that fails is a result with status ``error``.
     """
-    runner = Runner(store, plugins, preset, Progress(quiet), transcript_budget, assets, isolate)
-    cells = [runner.pinned(cell) for cell in cells]
-    return [result for job in jobs(cells, seeds) for result in runner.run(job, refresh)]
+    harness.versions.warn(rows, harness.progress.say)
+    planned = jobs([harness.pinned(row) for row in rows], seeds)
+    found: dict[str, Result] = {}
+    late = [job for job in planned if not _tried(job, harness, found)]
+    refusals = [why for job in late if (why := _refusal(job, harness, found)) is not None]
+    results = [found[cell.cell_id] for job in planned for cell in job.cells if cell.cell_id in found]
+    if refusals:
+        raise StillTaken(refusals, results)
+    return results
+
+
+def _tried(job: Job, harness: Harness, found: dict[str, Result]) -> bool:
+    """Whether a job is done; False where another process holds a run that it needs: others go first."""
+    try:
+        _carry_out(job, harness, found, patient=False)
+    except Taken:
+        return False
+    return True
+
+
+def _refusal(job: Job, harness: Harness, found: dict[str, Result]) -> str | None:
+    """Carry out a job that could not be before, and wait for shadows, and for a target that somebody only trains. Why
+    it is refused where somebody else computes it and nobody said to wait."""
+    while True:
+        try:
+            _carry_out(job, harness, found, patient=True)
+        except Taken as taken:
+            if taken.holder is None or not taken.holder.passing:
+                return str(taken)
+            harness.await_run(job.spec.run_id(job.seed))
+            continue
+        return None
+
+
+def _carry_out(job: Job, harness: Harness, found: dict[str, Result], patient: bool) -> None:
+    """Put every cell's result into ``found``. ``patient``: wait for shadows that other processes hold, and for the
+    target where the options say so. Raises Taken where a run is held and not waited for; nothing is held then."""
+    missing = _missing(job, harness, found, harness.options.refresh)
+    if not missing:
+        return
+    built = {canonical_json(row.attack): harness.attack(row.attack) for row in missing}
+    shadows = _shadows(job, shadows_wanted(missing, built), harness, patient)
+    case = harness.case(job.spec, job.seed)
+    with harness.hold(case, patient and harness.options.wait):
+        # another process may have computed some of them since
+        missing = _missing(job, harness, found, harness.options.refresh)
+        for result in _computed(case, missing, shadows, harness):
+            found[result.result] = result
+
+
+def _missing(job: Job, harness: Harness, found: dict[str, Result], refresh: bool) -> list[Row]:
+    """The rows of a job that must be computed; what the store has of the others is put into ``found``."""
+    missing = []
+    for cell in job.cells:
+        if cell.cell_id in found:
+            continue
+        stored = None if refresh else harness.stored(cell)
+        if stored is None:
+            missing.append(cell.row)
+        else:
+            found[cell.cell_id] = stored
+    return missing
+
+
+def _shadows(job: Job, count: int, harness: Harness, patient: bool) -> list[ShadowRun]:
+    """The first ``count`` shadow federations of a job's training, from the store where they are fresh, else trained,
+    each under a lock of its own. Those that nobody else holds go first."""
+    if not count:
+        return []
+    from bench.training.training import shadow_specs
+
+    specs = shadow_specs(job.spec, count)
+    found: dict[int, ShadowRun] = {}
+    for wait in (False, True) if patient else (False,):
+        refused: Taken | None = None
+        for spec in specs:
+            if spec.shadow in found:
+                continue
+            try:
+                found[spec.shadow] = _shadow(harness.case(spec, job.seed), harness, wait)
+            except Taken as taken:
+                refused = taken
+        if refused is not None and not (patient and not wait):
+            raise refused
+    return [found[spec.shadow] for spec in specs]
+
+
+def _shadow(case: Case, harness: Harness, patient: bool) -> ShadowRun:
+    from bench.training.training import ShadowRun, federate
+
+    transcript = harness.finished(case)
+    if transcript is None:
+        with harness.hold(case, patient, passing=True):
+            harness.drop_stale(case)
+            with harness.rounds(case.spec) as on_round:
+                _, transcript = federate(case, harness.store, harness.options.transcript_budget, on_round)
+    return ShadowRun(case.run_id, transcript, case.planting)
+
+
+def _computed(case: Case, rows: Sequence[Row], shadows: Sequence[ShadowRun], harness: Harness) -> Iterator[Result]:
+    """Train, and attack; the caller holds the run's lock."""
+    if not rows:
+        return
+    try:
+        run = trained(case, harness)
+    except Refused as refusal:
+        writer = Writer(harness)
+        for row in rows:
+            yield writer.refused(Cell(row, case.seed), case, refusal)
+        return
+    yield from attacked(run, rows, shadows, harness)
+
+
+def trained(case: Case, harness: Harness) -> TrainedRun:
+    """A finished training, run where it is not stored. The caller holds the run's lock."""
+    from bench.training.training import train
+
+    if harness.options.refresh:
+        harness.store.discard_run(case.run_id)
+    harness.drop_stale(case)
+    with harness.rounds(case.spec) as on_round:
+        return train(case, harness.store, harness.options.transcript_budget, on_round)
+
+
+def attacked(run: TrainedRun, rows: Sequence[Row], shadows: Sequence[ShadowRun], harness: Harness) -> Iterator[Result]:
+    """Every row's result on a finished training, kept in the store as it comes."""
+    from bench.assess.assess import Assessor
+    from bench.assess.tools import Memo
+
+    assessor, writer = Assessor(run, Memo(), shadows), Writer(harness)
+    built = {canonical_json(row.attack): _lent(row, run.case, harness) for row in rows}
+    for spec in {canonical_json(row.attack): row.attack for row in rows}.values():
+        if budget := built[canonical_json(spec)].budget(run.spec):
+            harness.progress.note(f"budget of {spec.name}: {budget}")
+    order = ordered(rows, built)
+    try:
+        with harness.progress.task("attacking", len(order)) as step:
+            for row in order:
+                attack = built[canonical_json(row.attack)]
+                found = assessor.assess(row.attack.name, attack, row.adversary)
+                yield writer.measured(Cell(row, run.case.seed), assessor, found, attack)
+                step(f"{row.attack.name} as {row.adversary}")
+    finally:
+        assessor.drop_views()
+
+
+def _lent(row: Row, case: Case, harness: Harness) -> Attack:
+    """The attack of a row, in a process of its own where it is to be."""
+    attack = harness.attack(row.attack)
+    if not harness.apart(row):
+        return attack
+    from bench.assess.isolation.parent import Origin, isolated
+
+    plugin = harness.plugins.find("attack", row.attack.name)
+    return isolated(attack, Origin(plugin, row.attack, row.run, case.materials))
 
 
 def attack_transcript(
-    directory: Path,
-    attacks: Sequence[PluginSpec],
-    adversary_names: Sequence[str],
-    store: Store,
-    *,
-    plugins: Plugins,
-    quiet: bool = False,
-    assets: Assets | None = None,
-    isolate: bool | None = None,
+    directory: Path, attacks: Sequence[PluginSpec], adversaries: Sequence[str], harness: Harness
 ) -> list[Result]:
-    """Attack a complete transcript as it lies, a stored run's or one from elsewhere; nothing is trained.
+    """Attack a complete transcript as it lies, a stored run's or one from elsewhere; nothing is trained but shadows.
 
-    Raises UsageError where it is malformed, incomplete, or without the origin that scoring needs.
+    Raises UsageError where it is malformed, incomplete, or without the origin that scoring needs; Taken where another
+    process holds its run, and nobody said to wait.
     """
     from bench.training.origin import read_origin
-    from bench.training.training import build_parts, reopen
+    from bench.training.training import reopen
     from bench.transcript.transcript import Transcript
 
     transcript = Transcript(directory)
-    spec, seed, _ = read_origin(transcript)
-    cells = [
-        Cell.model_validate({"run": spec, "attack": attack, "adversary": adversary})
-        for adversary in adversary_names
-        for attack in attacks
-    ]
-    runner = Runner(store, plugins, "", Progress(quiet), TRANSCRIPT_BUDGET, assets, isolate)
-    with store.lock(spec.run_id(seed)) as where:
-        materials = runner.materials(spec, seed)
-        trained = reopen(transcript, where, materials, build_parts(spec, plugins), runner._variant(spec))
-        return list(runner.attack(trained, materials, cells))
+    spec, seed, plantings = read_origin(transcript)
+    pairs = [(attack, adversary) for adversary in adversaries for attack in attacks]
+    rows = [Row.model_validate({"run": spec, "attack": attack, "adversary": who}) for attack, who in pairs]
+    harness.versions.warn(rows, harness.progress.say)
+    built = {canonical_json(row.attack): harness.attack(row.attack) for row in rows}
+    shadows = _shadows(Job(spec, seed, tuple(rows)), shadows_wanted(rows, built), harness, patient=True)
+    case = harness.case(spec, seed, plantings)
+    with harness.hold(case, harness.options.wait) as where:
+        return list(attacked(reopen(case, transcript, where), rows, shadows, harness))
 
 
-class Runner:
-    """Runs jobs one after the other; model and corpus are shared by those that agree on them."""
+def validation(case: Case, harness: Harness, patient: bool) -> Utility:
+    """Train where that is missing, and measure the task's first metric on the validation records alone. ``patient``:
+    wait for another process that holds the run, instead of raising Taken."""
+    from bench.training.measure.utility import measure_validation
+    from bench.training.training import federate
 
-    def __init__(
-        self,
-        store: Store,
-        plugins: Plugins,
-        preset: str,
-        progress: Progress,
-        budget: int,
-        assets: Assets | None,
-        isolate: bool | None = None,
-    ) -> None:
-        self.store, self.plugins, self.progress = store, plugins, progress
-        self.budget, self.assets, self.isolate = budget, assets, isolate
-        self.writer = Writer(store, plugins, preset)
-        self._workshop: Workshop | None = None
-        self._shadow_runs: dict[str, ShadowRun] = {}
-
-    def pinned(self, cell: Cell) -> Cell:
-        """The cell with its model's revision filled in (a hub's commit, a local directory's SHA-256), so that its
-        identity follows the weights. Models that SiloBench pins itself stay as they are."""
-        model = cell.run.model
-        if self._is_pinned(model):
-            return cell
-        revision = self._assets().model(model).revision
-        changed = cell.run.model_copy(update={"model": model.model_copy(update={"revision": revision})})
-        return cell.model_copy(update={"run": changed})
-
-    def _is_pinned(self, model: ModelSpec) -> bool:
-        from bench.assets.assets import NAMES
-
-        return model.name in NAMES or model.revision is not None
-
-    def _assets(self) -> Assets:
-        from bench.assets.assets import Assets
-
-        return self.assets or Assets(quiet=self.progress.quiet)
-
-    def run(self, job: Job, refresh: bool = False) -> list[Result]:
-        """One job: stored results where every one is fresh; else train what is missing and attack."""
-        stored = [self.stored(cell, job.seed) for cell in job.cells]
-        missing = [c for c, s in zip(job.cells, stored, strict=True) if s is None or refresh]
-        fresh = {c.cell_id: s for c, s in zip(job.cells, stored, strict=True) if s is not None and c not in missing}
-        if missing:
-            with self.store.lock(job.spec.run_id(job.seed)):
-                for result in self._compute(job, missing, refresh):
-                    fresh[result.cell] = result
-        return [fresh[cell.cell_id] for cell in job.cells]
-
-    def stored(self, cell: Cell, seed: int) -> Result | None:
-        """The stored result, if what produced it is what is installed now and it is no error."""
-        result = self.store.result(cell.result_id(seed))
-        if result is None or result.status == "error" or result.fingerprint != self.writer.fingerprint(cell):
-            return None
-        if self._apart(cell) and "isolated" not in result.provenance:
-            return None
-        return result
-
-    def _compute(self, job: Job, cells: Sequence[Cell], refresh: bool) -> Iterator[Result]:
-        try:
-            run, materials = self._train(job, refresh)
-        except Refused as refusal:
-            source = self.materials(job.spec, job.seed)
-            for cell in cells:
-                yield self.writer.refused(cell, job.seed, source, refusal, self.build_attack(cell.attack).adaptive)
-            return
-        yield from self.attack(run, materials, cells)
-
-    def attack(self, run: TrainedRun, materials: Materials, cells: Sequence[Cell]) -> Iterator[Result]:
-        """Every cell's result on a finished training, kept in the store as it comes."""
-        from bench.assess.assess import Assessor
-        from bench.assess.tools import Memo
-
-        assessor = Assessor(run, materials, Memo(), lambda count: self._shadows(run, count))
-        built = {canonical_json(c.attack): self._lent(c, materials) for c in cells}
-        for spec in {canonical_json(c.attack): c.attack for c in cells}.values():
-            if budget := built[canonical_json(spec)].budget(run.spec):
-                self.progress.note(f"budget of {spec.name}: {budget}")
-        order = ordered(cells, built)
-        try:
-            with self.progress.task("attacking", len(order)) as step:
-                for cell in order:
-                    attack = built[canonical_json(cell.attack)]
-                    found = assessor.assess(cell.attack.name, attack, cell.adversary)
-                    yield self.writer.measured(cell, run, assessor, found, attack)
-                    step(f"{cell.attack.name} as {cell.adversary}")
-        finally:
-            assessor.drop_views()
-
-    def _shadows(self, run: TrainedRun, count: int) -> list[ShadowRun]:
-        """The first ``count`` shadow federations of ``run``, from the store where they are fresh, else trained."""
-        from bench.training.training import shadow_specs
-
-        return [self._shadow(Job(spec, run.seed, ())) for spec in shadow_specs(run.spec, count)]
-
-    def _shadow(self, job: Job) -> ShadowRun:
-        from bench.training.training import ShadowRun, federate
-
-        run_id = job.spec.run_id(job.seed)
-        if run_id not in self._shadow_runs:
-            with self.store.lock(run_id, wait=True):
-                parts, materials = self._prepare(job, refresh=False)
-                with self._rounds(job) as on_round:
-                    _, transcript, (_, planting) = federate(
-                        job.spec,
-                        job.seed,
-                        materials,
-                        parts,
-                        self.store,
-                        self.budget,
-                        on_round,
-                        self._variant(job.spec),
-                    )
-            self._shadow_runs[run_id] = ShadowRun(run_id, transcript, planting)
-        return self._shadow_runs[run_id]
-
-    def _train(self, job: Job, refresh: bool) -> tuple[TrainedRun, Materials]:
-        from bench.training.training import train
-
-        parts, materials = self._prepare(job, refresh)
-        variant = self._variant(job.spec)
-        with self._rounds(job) as on_round:
-            run = train(job.spec, job.seed, materials, parts, self.store, self.budget, on_round, variant)
-        return run, materials
-
-    def _variant(self, spec: RunSpec) -> Variant:
-        from bench.training.variant import build
-
-        return build(spec.variant, self.plugins)
-
-    def materials(self, spec: RunSpec, seed: int) -> Materials:
-        """What a run is made from, whatever its variant adds."""
-        return self._variant(spec).materials(self.shop().materials(spec, seed), spec, seed)
-
-    def _prepare(self, job: Job, refresh: bool) -> tuple[Parts, Materials]:
-        """Everything that a training needs; a stored run that is not to be continued is dropped."""
-        from bench.training.training import build_parts
-
-        parts = build_parts(job.spec, self.plugins)
-        self._drop_stale(job, refresh)
-        self.progress.note(f"{job.spec.task.name}, {job.spec.defense_name}, seed {job.seed}: loading model and records")
-        materials = self.materials(job.spec, job.seed)
-        self._adopt(job)
-        spec = {"spec": job.spec.model_dump(mode="json"), **self.writer.made_by(job.spec)}
-        self.store.save_spec(job.spec.run_id(job.seed), spec)
-        return parts, materials
-
-    def _drop_stale(self, job: Job, refresh: bool) -> None:
-        """Remove what is stored of a run where other code made it: all of it, or what was measured on it alone."""
-        run_id, made_by = job.spec.run_id(job.seed), self.writer.made_by(job.spec)
-        known = self.store.spec(run_id)
-        if refresh or (known is not None and known.get("fingerprint") != made_by["fingerprint"]):
-            self.store.discard_run(run_id)
-        elif known is not None and known.get("measured_by") != made_by["measured_by"]:
-            self.store.discard_summary(run_id)
-
-    @contextmanager
-    def _rounds(self, job: Job) -> Iterator[Callable[[int], None]]:
-        """Shows a training's progress, round by round."""
-        rounds = job.spec.federation.rounds
-        shadow = f", shadow {job.spec.shadow}" if job.spec.shadow else ""
-        with self.progress.task(f"training {job.spec.defense_name}{shadow}", rounds) as step:
-            yield lambda r: step(f"round {r + 1} of {rounds}") if r >= 0 else None
-
-    def validation(self, job: Job) -> Utility:
-        """Train where that is missing, and measure the task's first metric on the validation records alone. The caller
-        holds the run's lock."""
-        from bench.training.training import federate
-        from bench.training.utility import measure_validation
-
-        parts, materials = self._prepare(job, refresh=False)
-        with self._rounds(job) as on_round:
-            _, transcript, _ = federate(job.spec, job.seed, materials, parts, self.store, self.budget, on_round)
-        return measure_validation(transcript, parts, materials)
-
-    def _adopt(self, job: Job) -> None:
-        """Take the committed planting of this task, pool, partition and seed, where the checkout has one."""
-        planting_id = job.spec.planting_id(job.seed)
-        if self.store.planting(planting_id) is None and COMMITTED_PLANTINGS.is_dir():
-            self.store.adopt(COMMITTED_PLANTINGS, [planting_id])
-
-    def shop(self) -> Workshop:
-        """Models and corpora of this process."""
-        from bench.training.materials import Workshop
-
-        if self._workshop is None:
-            self._workshop = Workshop(self.plugins, self._assets())
-        return self._workshop
-
-    def _lent(self, cell: Cell, materials: Materials) -> Attack:
-        """The attack of a cell, in a process of its own where it is to be."""
-        attack = self.build_attack(cell.attack)
-        if not self._apart(cell):
-            return attack
-        from bench.assess.isolation.parent import Origin, isolated
-
-        return isolated(attack, Origin(self.plugins.find("attack", cell.attack.name), cell.attack, cell.run, materials))
-
-    def _apart(self, cell: Cell) -> bool:
-        """Whether a cell's attack runs in a process of its own."""
-        foreign = self.plugins.find("attack", cell.attack.name).origin != "built-in"
-        return foreign if self.isolate is None else self.isolate
-
-    def build_attack(self, spec: PluginSpec) -> Attack:
-        attack: Attack = self.plugins.find("attack", spec.name).build(spec.config)
-        return attack
+    with harness.hold(case, patient):
+        harness.drop_stale(case)
+        with harness.rounds(case.spec) as on_round:
+            _, transcript = federate(case, harness.store, harness.options.transcript_budget, on_round)
+        return measure_validation(transcript, case.parts, case.materials)

@@ -2,120 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import Refused
-from bench.plugins.find import Plugins
-from bench.plugins.provenance import fingerprint, provenance
+from bench.plugins.provenance import provenance
 from bench.spec.result import Result
-from bench.spec.run import Cell, RunSpec
-from bench.store.store import Store
+from bench.spec.run import Cell
 
 if TYPE_CHECKING:
     from bench.assess.assess import Assessor
+    from bench.assess.harness import Harness
     from bench.assess.plays.table import Assessment
     from bench.attack.attack import Attack
-    from bench.training.materials import Materials
-    from bench.training.training import TrainedRun
+    from bench.training.case import Case
 
 
 class Writer:
-    """Makes results and keeps them in ``store``."""
+    """Makes results and keeps them in the harness's store."""
 
-    def __init__(self, store: Store, plugins: Plugins, preset: str) -> None:
-        self.store, self.plugins, self.preset = store, plugins, preset
+    def __init__(self, harness: Harness) -> None:
+        self.harness = harness
 
-    def fingerprint(self, cell: Cell) -> str:
-        """What a result of ``cell`` is made by: the harness, and the task, the defenses and the attack that it
-        names."""
-        return fingerprint([*self._sources(cell.run), self._source("attack", cell.attack.name)])
-
-    def made_by(self, spec: RunSpec) -> dict[str, str]:
-        """Of a training: ``fingerprint`` of what it depends on, ``measured_by`` of what measures its usefulness."""
-        files = [*self._sources(spec), *self._variant_sources(spec)]
-        task = self._source("task", spec.task.name)
-        return {"fingerprint": fingerprint(files, of="training"), "measured_by": fingerprint([task], of="utility")}
-
-    def _sources(self, spec: RunSpec) -> list[Path | None]:
-        return [self._source("task", spec.task.name), *(self._source("defense", d.name) for d in spec.defense)]
-
-    def _source(self, kind: Any, name: str) -> Path | None:
-        return self.plugins.find(kind, name).path
-
-    def _variant_sources(self, spec: RunSpec) -> Sequence[Path | None]:
-        """Sources that only a run of its own takes: its variant's, and the attack's that deviates in it."""
-        if spec.variant is None:
-            return []
-        from bench.training import variants
-
-        folder = Path(variants.__file__).parent
-        own = [folder / f"{spec.variant.name}.py", folder.parent / "behaviour.py"]
-        deviating = spec.variant.config.get("attack")
-        return [*own, self._source("attack", deviating["name"])] if isinstance(deviating, dict) else own
-
-    def measured(self, cell: Cell, run: TrainedRun, assessor: Assessor, found: Assessment, attack: Attack) -> Result:
-        """The row of an attack that ran on a finished training, or could not."""
-        of_its_own = run.spec.variant is not None
+    def measured(self, cell: Cell, assessor: Assessor, found: Assessment, attack: Attack) -> Result:
+        """The result of an attack that ran on a finished training, or could not."""
+        run, case = assessor.run, assessor.run.case
+        of_its_own = case.spec.variant is not None
         # only an isolated attack says what confined it
         confined: str | None = getattr(attack, "confined", None)
         made = {} if confined is None else {"isolated": confined or "process only"}
+        store = self.harness.store
         result = Result(
-            **self._identity(cell, run.seed),
+            **self._identity(cell, case),
             status=found.status,
             reads=found.reads,
             leakage=found.leakage,
             # what a run of its own does to usefulness says nothing about the defense
             utility=() if of_its_own else run.utility,
             cost={**run.cost, **found.cost},
-            claim=assessor.claim(cell.adversary),
+            claim=assessor.claim(cell.row.adversary),
             learned=run.learned,
-            simulated=(*_simulated(cell), *run.parts.simulated),
+            simulated=(*_simulated(case), *case.parts.simulated),
             adaptive=attack.adaptive,
-            active=run.spec.active,
+            active=case.spec.active,
             audit=found.audit,
-            scores_sha256=self.store.save_scores(found.sheet, found.details) if found.sheet is not None else None,
+            scores_sha256=store.save_scores(found.sheet, found.details) if found.sheet is not None else None,
             note=found.note,
-            provenance={**self._provenance(assessor.materials, run.planting.id), **made},
+            provenance={**self._provenance(case), **made},
         )
-        return self.store.save_result(result)
+        return store.save_result(result)
 
-    def refused(self, cell: Cell, seed: int, materials: Materials, refusal: Refused, adaptive: bool) -> Result:
-        """The row of a federation that stopped because its protocol did not take what a coalition did."""
+    def refused(self, cell: Cell, case: Case, refusal: Refused) -> Result:
+        """The result of a federation that stopped because its protocol did not take what a coalition did."""
         result = Result(
-            **self._identity(cell, seed),
+            **self._identity(cell, case),
             status="refused",
-            simulated=_simulated(cell),
-            adaptive=adaptive,
+            simulated=_simulated(case),
+            adaptive=self.harness.attack(cell.row.attack).adaptive,
             active=True,
             note=str(refusal),
-            provenance=self._provenance(materials, cell.run.planting_id(seed)),
+            provenance=self._provenance(case),
         )
-        return self.store.save_result(result)
+        return self.harness.store.save_result(result)
 
-    def _identity(self, cell: Cell, seed: int) -> dict[str, Any]:
+    def _identity(self, cell: Cell, case: Case) -> dict[str, Any]:
+        row = cell.row
+        made_by = self.harness.fingerprints.of_result(row)
+        self.harness.store.save_sources(made_by.text, made_by.parts)
         return {
-            "cell": cell.cell_id,
-            "run": cell.run.run_id(seed),
-            "result": cell.result_id(seed),
-            "fingerprint": self.fingerprint(cell),
-            "seed": seed,
-            "task": cell.run.task.name,
-            "defense": cell.run.defense_name,
-            "attack": cell.attack.name,
-            "adversary": cell.adversary,
-            "spec": cell.model_dump(mode="json"),
+            "row": row.row_id,
+            "run": case.run_id,
+            "result": cell.cell_id,
+            "fingerprint": made_by.text,
+            "versions": self.harness.versions.of(row),
+            "seed": cell.seed,
+            "task": row.run.task.name,
+            "defense": row.run.defense_name,
+            "attack": row.attack.name,
+            "adversary": row.adversary,
+            "spec": row.model_dump(mode="json"),
         }
 
-    def _provenance(self, materials: Materials, planting: str) -> dict[str, Any]:
+    def _provenance(self, case: Case) -> dict[str, Any]:
+        source = case.materials.source
         return {
-            **provenance(str(materials.model.device)),
-            "preset": self.preset,
-            "planting": planting,
-            "model": {"revision": materials.source.revision, "sha256": materials.source.sha256},
+            **provenance(str(case.materials.model.device)),
+            "preset": self.harness.options.preset,
+            "planting": case.planting.id,
+            "model": {"revision": source.revision, "sha256": source.sha256},
         }
 
 
-def _simulated(cell: Cell) -> tuple[str, ...]:
-    return ("secrets from --secret-seed",) if cell.run.secret_seed is not None else ()
+def _simulated(case: Case) -> tuple[str, ...]:
+    return ("secrets from --secret-seed",) if case.spec.secret_seed is not None else ()

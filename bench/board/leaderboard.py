@@ -20,7 +20,7 @@ from bench.board.words import is_audit, preset, run_spec
 from bench.core.errors import UsageError
 from bench.core.files import read_bytes, read_text, write_bytes, write_text, writing
 from bench.plugins.find import Plugins
-from bench.plugins.provenance import of_result, taking_part
+from bench.plugins.versions import Versions
 from bench.spec.config import digest
 from bench.spec.result import Result
 from bench.spec.run import RunSpec
@@ -33,7 +33,7 @@ _STALE = re.compile(r"(?:; )?stale(?: \(\d+ of \d+\))?")
 @dataclass(frozen=True)
 class Check:
     """``differing``: a sentence per file that must be made again. ``stale``: files of which only the stale marks
-    differ, because code or libraries changed; that makes no figure false, and fails nothing."""
+    differ, because versions changed; that makes no figure false, and fails nothing."""
 
     differing: tuple[str, ...]
     stale: tuple[str, ...]
@@ -80,16 +80,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def stale_ids(results: Iterable[Result], plugins: Plugins) -> frozenset[str]:
-    """Ids of results whose code, or a library under it, has changed since, or a plug-in of which is not here."""
-    current: dict[object, str | None] = {}
-    found = set()
-    for result in results:
-        parts = taking_part(result)
-        if parts not in current:
-            current[parts] = of_result(result, plugins)
-        if current[parts] != result.fingerprint:
-            found.add(result.result)
-    return frozenset(found)
+    """Ids of results whose numbers would mean something else today: a plug-in or the harness has another version since,
+    or the plug-in is not here, or there were no versions yet."""
+    versions = Versions(plugins)
+    return frozenset(result.result for result in results if not versions.current(result))
 
 
 def render(results: Iterable[Result], stale: Collection[str] = (), matrices: Sequence[str] = ()) -> dict[str, str]:

@@ -10,7 +10,7 @@ more: thousands of full results with scores would not fit into a repository. Who
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from bench.board.words import BASELINE, COUNTED, DASH, HEADLINE, ability, escape
 from bench.core.errors import UsageError
 from bench.core.files import folder_held, read_text, write_bytes, write_text
 from bench.games.catalog import GAMES
-from bench.spec.config import Config, canonical_json
+from bench.plugins.find import Plugins
+from bench.plugins.versions import Versions, taking_part
+from bench.spec.config import Config, canonical_json, later
 from bench.spec.result import Result
 from bench.store.committed import pack, read_packed
 
@@ -36,7 +38,7 @@ _WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
 class Entry(Config):
     """One cell of one seed. ``value`` None where nothing was measured: ``status`` says why. ``settings``: canonical
     JSON of the training's spec without the defense's name; ``options``: the attack's configuration; ``scores_sha256``:
-    its first ``DIGITS`` digits."""
+    its first ``DIGITS`` digits. ``versions``: as in ``bench.spec.result.Result``."""
 
     result: str
     run: str
@@ -56,6 +58,7 @@ class Entry(Config):
     baseline: float | None = None
     seconds: float | None = None
     fingerprint: str
+    versions: dict[str, int] = later({})
     commit: str | None = None
     scores_sha256: str | None = None
 
@@ -84,6 +87,7 @@ def entry(result: Result, known: Mapping[str, str]) -> Entry:
         baseline=_short(beside.value if beside else None),
         seconds=result.cost.get("attack_s"),
         fingerprint=result.fingerprint,
+        versions=result.versions,
         commit=result.provenance.get("commit"),
         scores_sha256=result.scores_sha256[:DIGITS] if result.scores_sha256 else None,
     )
@@ -137,44 +141,70 @@ def load(file: Path) -> dict[str, Entry]:
     return found
 
 
-def save(file: Path, entries: Mapping[str, Entry]) -> None:
+def stale(entries: Iterable[Entry], plugins: Plugins) -> frozenset[str]:
+    """Result ids of the cells whose numbers would mean something else today (``bench.plugins.versions``)."""
+    versions, current = Versions(plugins), dict[str, bool]()
+    found = set()
+    for one in entries:
+        key = canonical_json([one.task, one.defense, one.attack, one.versions])
+        if key not in current:
+            current[key] = versions.are_current(one.versions, taking_part(one.task, one.defense, one.attack))
+        if not current[key]:
+            found.add(one.result)
+    return frozenset(found)
+
+
+def save(file: Path, entries: Mapping[str, Entry], plugins: Plugins) -> None:
     """Write the cells, and the Markdown beside them."""
     text = "".join(f"{canonical_json(entries[key])}\n" for key in sorted(entries))
     if read_packed(file) != text:
         write_bytes(file, pack(text))
-    page, where = render(list(entries.values())), page_of(file)
+    page, where = render(list(entries.values()), stale(entries.values(), plugins)), page_of(file)
     if read_text(where) != page:
         write_text(where, page)
 
 
-def add(folder: Path, results: Iterable[Result], known: Mapping[str, str]) -> dict[Path, int]:
+def add(folder: Path, results: Iterable[Result], known: Mapping[str, str], plugins: Plugins) -> dict[Path, int]:
     """Put the cells of ``results`` into their files; how many cells each now has. ``known``: the game of each attack,
     which a result without figures does not tell."""
-    found = list(results)
     by_file: dict[Path, list[Entry]] = {}
-    for result in found:
+    for result in results:
         one = entry(result, known)
         by_file.setdefault(path(folder, one.task, one.preset), []).append(one)
     counts = {}
     with folder_held(folder / FOLDER):  # another process may add cells to the same file
         for file, entries in by_file.items():
             kept = load(file) | {one.result: one for one in entries}
-            save(file, kept)
+            save(file, kept, plugins)
             counts[file] = len(kept)
     return counts
 
 
-def render(entries: Sequence[Entry]) -> str:
-    """The Markdown of the cells of one task and preset: per adversary a table of defenses by attacks."""
+def render(entries: Sequence[Entry], old: Collection[str] = ()) -> str:
+    """The Markdown of the cells of one task and preset: per adversary a table of defenses by attacks. ``old``: result
+    ids of stale cells, which are counted."""
     if not entries:
         return f"{HEADER}\n\nNo cells yet.\n"
     first = entries[0]
     parts = [HEADER, f"# Attacks against defenses: {escape(first.task)}, {escape(first.preset)}", _LEGEND]
+    if aged := sum(one.result in old for one in entries):
+        parts.append(f"{_STALE}{aged} of {len(entries)} cells are of an older version, or from before there were any.")
     for adversary in sorted({e.adversary for e in entries}, key=ability):
         parts += [f"## {escape(adversary)}", _table([e for e in entries if e.adversary == adversary])]
     return "\n\n".join(parts) + "\n"
 
 
+def agrees(page: str | None, rendered: str) -> bool:
+    """Whether a committed page is what its cells give, but for how many are stale, which makes no figure false."""
+    return page is not None and _without_stale(page) == _without_stale(rendered)
+
+
+def _without_stale(page: str) -> str:
+    return "\n\n".join(part for part in page.split("\n\n") if not part.startswith(_STALE))
+
+
+#: begins the paragraph that counts stale cells
+_STALE = "Stale: "
 _LEGEND = """\
 Each cell: the attack's headline (membership: AUC of its strongest score by cross-fitting; reconstruction: token recall;
 source, participation: accuracy; property: similarity; extraction: share of secrets that 100 samples would hold), with

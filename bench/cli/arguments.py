@@ -50,6 +50,15 @@ def _isolate(parser: Parser) -> None:
     )
 
 
+def _wait(parser: Parser) -> None:
+    parser.add_argument(
+        "--wait",
+        action="store_true",
+        help="wait for runs that another process computes (default: the others go first; what is held at the end is "
+        "refused)",
+    )
+
+
 def run(parser: Parser) -> None:
     add = parser.add_argument
     add("--defense", metavar="NAMES", help="comma list; '+' composes: dp-sgd+fedshield")
@@ -83,6 +92,7 @@ def run(parser: Parser) -> None:
     add("--dry-run", action="store_true", help="print the cells, what is stored already, estimated time and bytes")
     _isolate(parser)
     add("--refresh", action="store_true", help="run again also where a stored result is current")
+    _wait(parser)
     add("--quiet", action="store_true", help="no progress")
     _json(parser, "one result per line")
 
@@ -96,6 +106,7 @@ def attack(parser: Parser) -> None:
     _isolate(parser)
     _plugins(parser)
     _store(parser)
+    _wait(parser)
     add("--quiet", action="store_true", help="no progress")
     _json(parser, "one result per line")
 
@@ -118,6 +129,7 @@ def tune(parser: Parser) -> None:
     _plugins(parser)
     _store(parser)
     add("--model", metavar="NAME", help="short for --set model.name=")
+    _wait(parser)
     add("--quiet", action="store_true", help="no progress")
     _json(parser, "one trial per line")
 
@@ -141,7 +153,8 @@ def matrix(parser: Parser) -> None:
     add("--model", metavar="NAME", help="short for --set model.name=")
     add("--quiet", action="store_true", help="no progress")
     _json(parser, "what was added")
-    parser.set_defaults(dtype=None, secret_seed=None, shadow=0)
+    _wait(parser)
+    parser.set_defaults(dtype=None, secret_seed=None, shadow=0, isolate=None)
 
 
 def listing(parser: Parser) -> None:

@@ -218,6 +218,7 @@ def _store(store: Store) -> Iterator[Finding]:
         yield Finding("store", "ok", f"{store.root} does not exist yet; the first run makes it")
         yield _disk("store", store.root)
         return
+    store.refuse_other_layouts()
     broken = 0
     for result in store.results():
         if result.scores_sha256 is not None and store.scores(result.scores_sha256) is None:

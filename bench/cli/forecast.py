@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.assess.harness import Harness, Options
 from bench.assess.jobs import Job, jobs
-from bench.assess.progress import Progress
-from bench.assess.run import TRANSCRIPT_BUDGET, Runner
 from bench.cli.estimate import attack_seconds, training_bytes, training_seconds
 from bench.plugins.find import Plugins
 from bench.spec.config import canonical_json
-from bench.spec.run import Cell, RunSpec
+from bench.spec.run import Row, RunSpec
 from bench.store.store import Store
 from bench.training.training import build_parts, shadow_specs
 from bench.transcript.transcript import Transcript
@@ -22,6 +21,7 @@ class Estimate:
     """What one cell would take. ``seconds`` and ``bytes`` are rough, and 0 where the result is stored. ``trainings``:
     federations that it would have to train, shadows among them. ``budget``: ``Attack.budget``."""
 
+    row_id: str
     cell_id: str
     seed: int
     stored: bool
@@ -31,35 +31,36 @@ class Estimate:
     budget: str = ""
 
 
-def estimate(cells: Sequence[Cell], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
+def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
     """Per cell: whether it is stored, and a rough time and size; a training's is put on its first missing cell, and
     an attack's work on its first adversary's, whose passes the others share.
 
     Builds every defense, so that parts that don't combine are found. Raises UsageError.
     """
-    runner = Runner(store, plugins, "", Progress(True), TRANSCRIPT_BUDGET, None)
-    return [one for job in jobs(cells, seeds) for one in _estimates(runner, job)]
+    harness = Harness(store, plugins, Options(quiet=True))
+    return [one for job in jobs(rows, seeds) for one in _estimates(harness, job)]
 
 
-def _estimates(runner: Runner, job: Job) -> list[Estimate]:
-    parts = build_parts(job.spec, runner.plugins)
+def _estimates(harness: Harness, job: Job) -> list[Estimate]:
+    parts = build_parts(job.spec, harness.plugins)
     charged: set[str] = set()
     found = []
     for cell in job.cells:
-        if runner.stored(cell, job.seed) is not None:
-            found.append(Estimate(cell.cell_id, job.seed, True, 0.0, 0))
+        if harness.stored(cell) is not None:
+            found.append(Estimate(cell.row.row_id, cell.cell_id, job.seed, True, 0.0, 0))
             continue
-        attack = runner.build_attack(cell.attack)
+        attack = harness.attack(cell.row.attack)
         shadows = shadow_specs(job.spec, attack.shadows)
         missing = [s for s in (job.spec, *shadows) if s.run_id(job.seed) not in charged]
-        missing = [s for s in missing if not trained(runner.store, s, job.seed)]
+        missing = [s for s in missing if not trained(harness.store, s, job.seed)]
         charged |= {s.run_id(job.seed) for s in missing}
-        shared = f"attack {canonical_json(cell.attack)}"
+        shared = f"attack {canonical_json(cell.row.attack)}"
         work = 0.0 if shared in charged else attack.work(job.spec) * (1 + len(shadows))
         charged.add(shared)
         seconds = attack_seconds(job.spec, work) + sum(training_seconds(s) for s in missing)
         size = len(missing) * training_bytes(job.spec, parts)
-        found.append(Estimate(cell.cell_id, job.seed, False, seconds, size, len(missing), attack.budget(job.spec)))
+        ids = cell.row.row_id, cell.cell_id
+        found.append(Estimate(*ids, job.seed, False, seconds, size, len(missing), attack.budget(job.spec)))
     return found
 
 

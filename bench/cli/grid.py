@@ -1,4 +1,4 @@
-"""From the words of a command to cells: names, compositions, comma lists, presets and ``--set``.
+"""From the words of a command to rows and seeds: names, compositions, comma lists, presets and ``--set``.
 
     --defense a,b+c   a grid of two defenses, the second composed of b and then c
     --task NAME:ARG   the plug-in NAME with its option ``path`` set to ARG
@@ -23,7 +23,7 @@ from bench.cli.presets import SECTIONS, Preset
 from bench.core.errors import UsageError, unknown_name
 from bench.plugins.find import Kind, Plugin, Plugins
 from bench.spec.explain import explain, keys, unknown_key, validated
-from bench.spec.run import ADVERSARIES, Cell, PluginSpec, RunSpec
+from bench.spec.run import ADVERSARIES, PluginSpec, Row, RunSpec
 
 #: in a list of attacks: every one that a finished run is enough for
 ALL = "all"
@@ -50,9 +50,9 @@ class Request:
 
 @dataclass(frozen=True)
 class Grid:
-    """Cells in the order of tasks, defenses, attacks, adversaries, so that cells of one training are neighbours."""
+    """Rows in the order of tasks, defenses, attacks, adversaries, so that those of one training are neighbours."""
 
-    cells: tuple[Cell, ...]
+    rows: tuple[Row, ...]
     seeds: tuple[int, ...]
     preset: str
 
@@ -85,13 +85,13 @@ def expand(request: Request, plugins: Plugins) -> Grid:
     asked = {"secret_seed": request.secret_seed, "shadow": request.shadow}
     runs = [_run_spec({**sections, **asked, "task": task, "defense": stack}) for task in task_specs for stack in stacks]
     built = [plugins.find("attack", attack.name).build(attack.config) for attack in attack_specs]
-    cells = [
-        Cell(run=run.model_copy(update={"variant": maker.variant(who)}), attack=attack, adversary=who)
+    rows = [
+        Row(run=run.model_copy(update={"variant": maker.variant(who)}), attack=attack, adversary=who)
         for run in runs
         for attack, maker in zip(attack_specs, built, strict=True)
         for who in adversaries
     ]
-    return Grid(tuple(cells), seeds, name)
+    return Grid(tuple(rows), seeds, name)
 
 
 def attack_specs(plugins: Plugins, names: str, sets: Iterable[str]) -> tuple[PluginSpec, ...]:
@@ -284,19 +284,19 @@ def _run_spec(values: Mapping[str, Any]) -> RunSpec:
         raise UsageError(explain(error, RunSpec)) from None
 
 
-def check_compositions(cells: Iterable[Cell], plugins: Plugins) -> None:
+def check_compositions(rows: Iterable[Row], plugins: Plugins) -> None:
     """Build and merge every composed defense, so that one that can't be is found before anything runs.
 
     Raises UsageError where two operands bring the same single part.
     """
     from bench.defense.compose import compose as merge
 
-    stacks = {cell.run.defense_name: cell.run.defense for cell in cells if len(cell.run.defense) > 1}
+    stacks = {row.run.defense_name: row.run.defense for row in rows if len(row.run.defense) > 1}
     for stack in stacks.values():
         merge([(part.name, plugins.find("defense", part.name).build(part.config)) for part in stack])
 
 
-def describe(cells: Iterable[Cell]) -> Iterator[tuple[str, str, str, str]]:
-    """(task, defense, attack, adversary) of every cell, for people."""
-    for cell in cells:
-        yield cell.run.task.name, cell.run.defense_name, cell.attack.name, cell.adversary
+def describe(rows: Iterable[Row]) -> Iterator[tuple[str, str, str, str]]:
+    """(task, defense, attack, adversary) of every row, for people."""
+    for row in rows:
+        yield row.run.task.name, row.run.defense_name, row.attack.name, row.adversary

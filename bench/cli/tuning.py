@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from bench.assess.harness import Harness
 from bench.assess.jobs import jobs
-from bench.assess.progress import Progress
-from bench.assess.run import TRANSCRIPT_BUDGET, Runner
+from bench.assess.run import validation
 from bench.cli.grid import Request, expand, parse_sets
 from bench.core.errors import UsageError
 from bench.plugins.find import Plugins
 from bench.spec.result import Utility
-from bench.store.store import Store
+from bench.store.locks import Taken
 
 #: the most trials of one defense
 MAX_TRIALS = 1000
@@ -68,16 +68,20 @@ def combinations(tries: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def tune(
-    request: Request, defenses: Sequence[str], tries: Sequence[str], store: Store, plugins: Plugins, quiet: bool = False
-) -> Iterator[Trial]:
-    """Trials of every defense in turn, as they are done. A key that a defense does not have (``dp-sgd.clip``) is tried
-    on those that have it. ``request.defense`` is not used. Raises UsageError before anything runs."""
+def tune(request: Request, defenses: Sequence[str], tries: Sequence[str], harness: Harness) -> Iterator[Trial]:
+    """Trials of every defense in turn, as they are done; those whose runs another process holds come last. A key that a
+    defense does not have (``dp-sgd.clip``) is tried on those that have it. ``request.defense`` is not used. Raises
+    UsageError before anything runs, and Taken at the end for what is still held and not waited for."""
     wanted = combinations(tries)
-    plans = [(name, plan) for name in defenses for plan in _plans(request, name, wanted, plugins)]
-    runner = Runner(store, plugins, request.preset or "", Progress(quiet), TRANSCRIPT_BUDGET, None)
+    plans = [(name, plan) for name in defenses for plan in _plans(request, name, wanted, harness.plugins)]
+    late = []
     for name, (values, grid) in plans:
-        yield _trial(runner, name, values, grid)
+        try:
+            yield _trial(harness, name, values, grid, patient=False)
+        except Taken:
+            late.append((name, values, grid))
+    for name, values, grid in late:
+        yield _trial(harness, name, values, grid, patient=harness.options.wait)
 
 
 def _plans(request: Request, name: str, wanted: Sequence[Mapping[str, Any]], plugins: Plugins) -> list[Any]:
@@ -93,15 +97,14 @@ def _plans(request: Request, name: str, wanted: Sequence[Mapping[str, Any]], plu
     return list(found.values())
 
 
-def _trial(runner: Runner, name: str, values: Mapping[str, Any], grid: Any) -> Trial:
-    cells = [runner.pinned(cell) for cell in grid.cells[:1]]
+def _trial(harness: Harness, name: str, values: Mapping[str, Any], grid: Any, patient: bool) -> Trial:
+    rows = [harness.pinned(row) for row in grid.rows[:1]]
     measured: list[Utility] = []
     runs = []
-    for job in jobs(cells, grid.seeds):
-        run_id = job.spec.run_id(job.seed)
-        with runner.store.lock(run_id):
-            measured.append(runner.validation(job))
-        runs.append(run_id)
+    for job in jobs(rows, grid.seeds):
+        case = harness.case(job.spec, job.seed)
+        measured.append(validation(case, harness, patient))
+        runs.append(case.run_id)
     first = measured[0]
     return Trial(
         defense=name,

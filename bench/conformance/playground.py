@@ -23,14 +23,16 @@ from bench.core.update import Array
 from bench.corpus.planting import plant
 from bench.corpus.pool import build_pool
 from bench.corpus.task import Record, Task
-from bench.defense.compose import fill
+from bench.defense.compose import Parts, fill
 from bench.model.lora import LoraModel
 from bench.plugins.find import Plugins
 from bench.spec.result import Claim
 from bench.spec.run import FederationSpec, LocalSpec, LoraSpec, ModelSpec, PluginSpec, PoolSpec, RunSpec
 from bench.store.store import Store
+from bench.training.case import Case
 from bench.training.materials import Corpus, Materials, Workshop
-from bench.training.training import ShadowRun, TrainedRun, federate, shadow_specs, train
+from bench.training.training import ShadowRun, TrainedRun, draw_plantings, federate, shadow_specs, train
+from bench.training.variant import Variant
 from bench.training.variant import build as build_variant
 from bench.view.build import build
 from bench.view.view import View
@@ -78,21 +80,24 @@ class Playground:
     """A trained run, and what is needed to attack it; its folder lives as long as it does."""
 
     run: TrainedRun
-    materials: Materials
     folder: tempfile.TemporaryDirectory[str]
     memo: Memo
     _trained: dict[int, ShadowRun] = field(default_factory=dict)
 
+    @property
+    def materials(self) -> Materials:
+        return self.run.case.materials
+
     def assess(self, name: str, attack: Attack, adversary: str) -> Assessment:
         """The attack as a run would make and score it."""
-        return Assessor(self.run, self.materials, self.memo, self.shadows).assess(name, attack, adversary)
+        return Assessor(self.run, self.memo, self.shadows(attack.shadows)).assess(name, attack, adversary)
 
     def with_other_truth(self) -> Playground:
         """The same run, scored against members that were drawn independently of those it was trained on."""
         pool = self.materials.pool
         share = self.run.spec.pool.share
         other = plant("independent", pool.silos, pool.clusters, share, SecretStreams("game/other", SECRET_SEED + 1))
-        return replace(self, run=replace(self.run, trained=other, planting=other))
+        return replace(self, run=replace(self.run, case=replace(self.run.case, plantings=(other, other))))
 
     @cached_property
     def view(self) -> View:
@@ -111,11 +116,11 @@ class Playground:
     @property
     def released(self) -> dict[str, Array]:
         """Released adapters by handle."""
-        return Assessor(self.run, self.materials, self.memo).released
+        return Assessor(self.run, self.memo).released
 
     def claim(self, adversary: str, delta: float | None = None) -> Claim | None:
         """What the defense promises to that adversary's victims."""
-        return Assessor(self.run, self.materials, self.memo).claim(adversary, delta)
+        return Assessor(self.run, self.memo).claim(adversary, delta)
 
     def shadows(self, count: int) -> list[ShadowRun]:
         """The first ``count`` shadow federations, trained once."""
@@ -124,8 +129,9 @@ class Playground:
     def _shadow(self, spec: RunSpec) -> ShadowRun:
         if spec.shadow not in self._trained:
             store = Store(Path(self.folder.name))
-            _, transcript, (_, planting) = federate(spec, 0, self.materials, self.run.parts, store)
-            self._trained[spec.shadow] = ShadowRun(spec.run_id(0), transcript, planting)
+            case = _case(spec, self.run.parts, self.materials, Variant(), store)
+            _, transcript = federate(case, store)
+            self._trained[spec.shadow] = ShadowRun(case.run_id, transcript, case.planting)
         return self._trained[spec.shadow]
 
     def _shadow_view(self, shadow: ShadowRun) -> View:
@@ -152,15 +158,20 @@ def playground(
     """
     known = plugins or Plugins()
     parts = fill(known.find("defense", defense).build({}))
-    ordinary = build_variant(variant, known)
+    kind = build_variant(variant, known)
     if game in _SENTENCES:
         spec, materials = _on_sentences(game, defense, variant)
     else:
         spec, materials = _on_notes(defense, variant, known)
-    materials = ordinary.materials(materials, spec, 0)
     folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
-    run = train(spec, 0, materials, parts, Store(Path(folder.name)), variant=ordinary)
-    return Playground(run, materials, folder, Memo())
+    store = Store(Path(folder.name))
+    run = train(_case(spec, parts, kind.materials(materials, spec, 0), kind, store), store)
+    return Playground(run, folder, Memo())
+
+
+def _case(spec: RunSpec, parts: Parts, materials: Materials, variant: Variant, store: Store) -> Case:
+    plantings = draw_plantings(variant, materials, spec, 0, store)
+    return Case(spec, 0, spec.run_id(0), parts, variant, materials, plantings)
 
 
 _SENTENCES = ("membership", "reconstruction", "audit")

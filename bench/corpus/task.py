@@ -60,5 +60,5 @@ class Task(ABC):
         return f" {label}"
 
     def metrics(self) -> tuple[str, ...]:
-        """Names of metrics (``bench.training.metrics``), the first is the one that decides ``learned``."""
+        """Names of metrics (``bench.training.measure.metrics``), the first is the one that decides ``learned``."""
         return ("perplexity", "accuracy") if self.labels else ("perplexity",)

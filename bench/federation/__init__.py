@@ -1,0 +1,1 @@
+"""Rounds: who acts when, what is sent, and what is kept."""

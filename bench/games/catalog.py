@@ -1,8 +1,7 @@
-"""Every game in one place: where its sheet and its play are, and which figure speaks for it. No heavy imports.
+"""Every game in one place: where its sheets and their scoring are, and which figure speaks for it. No heavy imports.
 
 A game draws or knows a secret, asks an attack about it, and turns answers into a *sheet* (truth and scores, or grades),
-from which anybody recomputes its figures. ``bench.assess.plays.NAME`` asks the questions, ``bench.games`` holds the
-sheets.
+from which anybody recomputes its figures. ``bench.assess.plays.NAME`` asks the questions.
 """
 
 from __future__ import annotations
@@ -18,15 +17,14 @@ class Game:
     """``headline``: the figure that attacks of this game are compared by, under a name that no other game uses, so that
     a result's figures say which game it is of; ``label`` is its name for people.
 
-    ``play``: the module whose ``play(table, name, attack, adversary, seats)`` asks the questions. ``sheet``: module and
-    class of its sheets, whose attribute ``game`` is ``name``. ``scoring``: the module whose ``leakage(sheet)`` gives
-    their figures. ``chance``: what the headline is by guessing, or None where only the baseline says.
+    ``sheet``: module and class of its sheets, whose attribute ``game`` is ``name``. ``scoring``: the module whose
+    ``leakage(sheet)`` gives their figures. ``chance``: what the headline is by guessing, or None where only the
+    baseline says.
     """
 
     name: str
     headline: str
     label: str
-    play: str
     sheet: str
     scoring: str
     chance: float | None = None
@@ -35,11 +33,6 @@ class Game:
     def baseline(self) -> str:
         """The headline of a guesser that sees no view."""
         return f"{self.headline}:baseline"
-
-    def player(self) -> Callable[..., Any]:
-        """The function that plays it."""
-        found: Callable[..., Any] = import_module(self.play).play
-        return found
 
     def sheet_class(self) -> Any:
         module, _, name = self.sheet.partition(":")
@@ -52,8 +45,8 @@ class Game:
 
 
 def _of_trials(name: str, headline: str, label: str, chance: float | None = None) -> Game:
-    play, trials = f"bench.assess.plays.{name}", "bench.games.trials"
-    return Game(name, headline, label, play, f"{trials}:TrialSheet", trials, chance)
+    trials = "bench.games.trials"
+    return Game(name, headline, label, f"{trials}:TrialSheet", trials, chance)
 
 
 _KNOWN = (
@@ -61,7 +54,6 @@ _KNOWN = (
         "membership",
         "auc",
         "AUC",
-        "bench.assess.plays.membership",
         "bench.games.membership:MembershipSheet",
         "bench.games.membership",
         chance=0.5,
@@ -70,7 +62,6 @@ _KNOWN = (
         "reconstruction",
         "token_recall",
         "recall",
-        "bench.assess.plays.reconstruction",
         "bench.games.reconstruction_sheet:ReconstructionSheet",
         "bench.games.reconstruction",
     ),
@@ -81,7 +72,6 @@ _KNOWN = (
         "audit",
         "epsilon",
         "epsilon at least",
-        "bench.assess.plays.audit",
         "bench.games.audit_sheet:AuditSheet",
         "bench.games.audit",
         chance=0.0,

@@ -1,7 +1,7 @@
 """Finds a plug-in by name: a built-in file, an installed entry point, a path. No table lists them.
 
-A plug-in is a Python file that assigns ``api = 1`` and defines ``build``. Listing reads files with ``ast`` and runs
-nothing, so ``bench list`` imports no plug-in; a plug-in is imported when it is first used. Sources:
+A plug-in is a Python file that assigns ``api = 1`` and ``version = 1`` and defines ``build``. Listing reads files with
+``ast`` and runs nothing, so ``bench list`` imports no plug-in; a plug-in is imported when it is first used. Sources:
 
 * files directly in the installed packages ``defenses``, ``attacks`` and ``tasks``;
 * entry points of the groups ``silobench.defenses``, ``silobench.attacks``, ``silobench.tasks`` (value: a module);
@@ -59,6 +59,11 @@ class Plugin:
         return self.outline.summary
 
     @property
+    def version(self) -> int:
+        """What its numbers mean: raised when they change. 1 where the file does not say."""
+        return 1 if self.outline.version is None else int(self.outline.version)
+
+    @property
     def where(self) -> str:
         """The file, or the module of an entry point whose file was not found."""
         return str(self.path) if self.path is not None else f"module {self.target}"
@@ -78,6 +83,9 @@ class Plugin:
                 f"{self.where} asks for plug-in api {self.outline.api!r}, and this silobench offers api {API}: "
                 "install the silobench release that the plug-in was written for, or update the plug-in."
             )
+        said = self.outline.version
+        if said is not None and (not isinstance(said, int) or isinstance(said, bool) or said < 1):
+            return f"{self.where} has version {said!r}: it is a whole number from 1 on, raised when its numbers change."
         return ""
 
     @cached_property

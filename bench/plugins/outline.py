@@ -14,7 +14,8 @@ _KINDS = {"Defense": "defense", "Attack": "attack", "Task": "task"}
 
 @dataclass(frozen=True)
 class Outline:
-    """``api``, ``name`` and ``kind`` as assigned at the top level (None where not); ``build``: defines it or not.
+    """``api``, ``version``, ``name`` and ``kind`` as assigned at the top level (None where not); ``build``: defines it
+    or not.
 
     ``kind`` falls back on the class that ``build`` is annotated to return: Defense, Attack or Task. ``broken`` says, as
     one sentence, why the file could not be read.
@@ -22,6 +23,7 @@ class Outline:
 
     docstring: str = ""
     api: Any = None
+    version: Any = None
     name: str | None = None
     kind: str | None = None
     build: bool = False
@@ -49,6 +51,7 @@ def outline(path: Path) -> Outline:
     return Outline(
         docstring=ast.get_docstring(tree) or "",
         api=values.get("api"),
+        version=values.get("version"),
         name=name if isinstance(name, str) else None,
         kind=kind if isinstance(kind, str) else _returned(function),
         build=function is not None,

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from bench.core.errors import UsageError
 from bench.spec.config import canonical_json
 
-RESULT_SCHEMA = 1
+#: 1 called the id of a row ``cell``, and knew no versions
+RESULT_SCHEMA = 2
 Status = Literal["ok", "nothing-opened", "not-applicable", "thinned", "refused", "void", "error"]
 
 
@@ -65,13 +66,19 @@ class Claim(_Part):
 
 
 class Result(_Part):
-    """One row. See docs/metrics.md for every field's definition."""
+    """What one cell (a row and a seed) came to. See docs/metrics.md for every field's definition.
+
+    ``row``, ``run``: ids of its row and of its training; ``result``: of the cell. ``versions``: of the plug-ins that
+    took part ("attack/mia") and of the harness ("SCORING"); empty for a result from before there were any.
+    ``fingerprint``: of the sources, for the store that made it.
+    """
 
     schema_version: int = RESULT_SCHEMA
-    cell: str
+    row: str
     run: str
     result: str
     fingerprint: str
+    versions: dict[str, int] = {}
     seed: int
     status: Status
     task: str
@@ -98,6 +105,8 @@ class Result(_Part):
         """One canonical line. The schema number stands under the key ``schema``."""
         value = self.model_dump(mode="json")
         value["schema"] = value.pop("schema_version")
+        if not self.versions:
+            del value["versions"]
         return canonical_json(value)
 
     @classmethod
@@ -112,7 +121,9 @@ class Result(_Part):
                 f"{where} has result schema {schema}, "
                 f"and this silobench reads up to {RESULT_SCHEMA}: upgrade silobench."
             )
-        value["schema_version"] = schema
+        value["schema_version"] = RESULT_SCHEMA
+        if schema == 1 and "cell" in value:
+            value["row"] = value.pop("cell")
         try:
             result = cls.model_validate(value)
             # what can't be written again (too deep, out of range, half a surrogate pair) is refused now, not later

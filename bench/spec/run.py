@@ -1,18 +1,18 @@
 """The run specification: everything that decides a result, frozen and canonical.
 
-Identity (DESIGN.md rule 5): ``run`` hashes all that training depends on, with the seed; ``cell`` hashes the spec, the
-attack and the adversary without the seed; ``result`` hashes run, attack and adversary. Devices, workers and verbosity
-are no part of any of them.
+Identity: ``run`` hashes all that training depends on, with the seed; a *row* is the spec, the attack and the adversary
+without the seed; a *cell* is a row and a seed, and its id names its result. Devices, workers and verbosity are no part
+of any of them, and a field that came later is left out where it has its default (``bench.spec.config.later``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from bench.spec.config import Config, digest
+from bench.spec.config import Config, digest, later
 
 SPEC_SCHEMA = 1
 ADVERSARIES = ("user", "outsider", "silo", "server", "server+silo", "all-but-one")
@@ -93,11 +93,6 @@ class PoolSpec(Config):
     max_tokens: int = Field(48, ge=4, le=8192)
 
 
-#: fields of a RunSpec that came later: left out of its canonical text where they have their default, so that the
-#: identities of runs without them stay what they were
-_LATER: Mapping[str, Any] = {"shadow": 0, "variant": None}
-
-
 class RunSpec(Config):
     """All that one training depends on, but the seed.
 
@@ -114,13 +109,8 @@ class RunSpec(Config):
     defense: tuple[PluginSpec, ...]
     behaviour: Literal["passive"] = "passive"
     secret_seed: int | None = Field(None, ge=0)
-    shadow: int = Field(0, ge=0, le=100_000)
-    variant: PluginSpec | None = None
-
-    @model_serializer(mode="wrap")
-    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if key not in _LATER or value != _LATER[key]}
+    shadow: int = later(0, ge=0, le=100_000)
+    variant: PluginSpec | None = later(None)
 
     @model_validator(mode="after")
     def _dropouts_name_silos_and_rounds(self) -> RunSpec:
@@ -161,23 +151,34 @@ class RunSpec(Config):
         )
 
 
-class Cell(Config):
-    """One row to be: a training spec, an attack and an adversary."""
+class Row(Config):
+    """A training's spec, an attack and an adversary: what a line of a board is about, over all seeds."""
 
     run: RunSpec
     attack: PluginSpec
     adversary: Literal["user", "outsider", "silo", "server", "server+silo", "all-but-one"]
 
     @property
-    def cell_id(self) -> str:
+    def row_id(self) -> str:
+        # the key is the word that this was called by when the first ids were made
         return digest({"cell": self.model_dump(mode="json")})
 
-    def result_id(self, seed: int) -> str:
+
+@dataclass(frozen=True)
+class Cell:
+    """A row and a seed: what has one result."""
+
+    row: Row
+    seed: int
+
+    @property
+    def cell_id(self) -> str:
+        """The id of its result."""
         return digest(
             {
-                "run": self.run.run_id(seed),
-                "attack": self.attack.model_dump(mode="json"),
-                "adversary": self.adversary,
+                "run": self.row.run.run_id(self.seed),
+                "attack": self.row.attack.model_dump(mode="json"),
+                "adversary": self.row.adversary,
                 "game": "planted",
             }
         )

@@ -1,11 +1,13 @@
 """The store: run directories, the game's plantings, results and their scores, in one folder.
 
-    ROOT/runs/<run>/           spec.json, run.json (utility, cost, training), transcript/, views/, memo/
+    ROOT/store.json            which layout this is
+    ROOT/runs/<run>/           spec.json (and what made it), run.json (utility, cost), transcript/, views/
     ROOT/plantings/<id>.json   the game's secret, drawn once per task, partition and seed
     ROOT/results/<id>.json     one Result each; results/old/ keeps what a later one superseded
     ROOT/scores/<sha256>.json  canonical scores, from which ``bench verify`` recomputes the leakage
     ROOT/details/<sha256>.json private, for the scores of that name: the texts of a reconstruction's records and guesses
-    ROOT/locks/                one lock file per run (kept: removing it would let two holders in)
+    ROOT/sources/<sha256>.json the parts of a result's fingerprint, by that name: they say what changed since
+    ROOT/locks/                ``bench.store.locks``
 
 Every file is written whole (``bench.core.files``), so a killed process leaves the old file or the new one. Nothing is
 created before the first write.
@@ -29,8 +31,13 @@ from bench.core.errors import UsageError
 from bench.core.files import read_text, write_text, writing
 from bench.spec.config import canonical_json
 from bench.spec.result import NewerSchema, Result
+from bench.store.locks import Holder, Locks
 
 DEFAULT = Path(".silobench")
+#: raised when what is written below is not what was before; 1 had no marker
+LAYOUT = 2
+_MARKER = "store.json"
+_COMPUTING = Holder("computing it")
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -55,8 +62,33 @@ class Store:
     and on an id that is not lower-case hexadecimal (before any path is touched).
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, any_layout: bool = False) -> None:
+        """``any_layout``: don't refuse a store of another layout, to look at it only (``refuse_other_layouts``)."""
         self.root = Path(root or os.environ.get("SILOBENCH_STORE") or DEFAULT)
+        self._locks = Locks(self.root / "locks")
+        if not any_layout:
+            self.refuse_other_layouts()
+
+    def refuse_other_layouts(self) -> None:
+        """Raises UsageError where this store is not of ``LAYOUT``: an earlier one has no marker, a later one another
+        number."""
+        known = self._object(self.root / _MARKER)
+        if known is None and not any((self.root / name).is_dir() for name in ("runs", "results")):
+            return
+        found = 1 if known is None else known.get("layout")
+        if found != LAYOUT:
+            earlier = isinstance(found, int) and found < LAYOUT
+            what = "an earlier" if earlier else "a later"
+            todo = "move it away and run again" if earlier else "upgrade silobench"
+            raise UsageError(
+                f"The store {self.root} is of {what} layout ({found!r:.20}; this silobench keeps {LAYOUT}): {todo}, or "
+                "name another store with --store."
+            )
+
+    def _mark(self) -> None:
+        """Say which layout this is, before anything else is written."""
+        if not (self.root / _MARKER).exists():
+            write_text(self.root / _MARKER, canonical_json({"format": "silobench-store", "layout": LAYOUT}))
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
@@ -71,35 +103,31 @@ class Store:
         return (name for name in names if _ID.fullmatch(name))
 
     @contextmanager
-    def lock(self, run_id: str, *, wait: bool = False) -> Iterator[Path]:
-        """Hold a run alone, and get its directory (created). The system releases the lock of a killed process.
+    def lock(
+        self,
+        run_id: str,
+        holder: Holder = _COMPUTING,
+        waiting: Callable[[Holder | None], None] | None = None,
+    ) -> Iterator[Path]:
+        """Hold a run alone, and get its directory (created).
 
-        Raises UsageError naming the run where another holder has it and ``wait`` is False.
+        Raises Taken, naming the run and its holder, where another process has it and ``waiting`` is None; else
+        ``waiting`` is told for whom, and whoever calls waits and must hold no other lock.
         """
-        with self._held(_valid(run_id), f"Run {run_id} is being computed by another process", wait):
+        taken = f"Run {_valid(run_id)} in the store {self.root} is held by another process"
+        self._mark()
+        with self._locks.held(run_id, holder, taken, waiting):
             directory = self.run_dir(run_id)
             with writing(directory):
                 directory.mkdir(parents=True, exist_ok=True)
             yield directory
 
     @contextmanager
-    def _held(self, name: str, taken: str, wait: bool) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
-        path = self.root / "locks" / f"{name}.lock"
-        with writing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            held = FileLock(path, timeout=-1 if wait else 0)
-            try:
-                held.acquire()
-            except Timeout:
-                raise UsageError(
-                    f"{taken} in the store {self.root}: wait until it has finished, or name another store with --store."
-                ) from None
-        try:
+    def _planting_held(self, planting_id: str) -> Iterator[None]:
+        name = f"planting-{_valid(planting_id)}"
+        self._mark()
+        with self._locks.held(name, Holder("drawing a planting"), "", lambda holder: None):
             yield
-        finally:
-            held.release()
 
     def discard_run(self, run_id: str) -> None:
         """Remove a run's directory, for ``--refresh``; the caller holds its lock. It goes at once, by a rename."""
@@ -149,12 +177,12 @@ class Store:
 
     def save_planting(self, planting_id: str, text: str) -> None:
         """Keep a planting. Raises UsageError where another one has that id: a planting is never drawn twice."""
-        with self._held(f"planting-{_valid(planting_id)}", "A planting is being written", wait=True):
+        with self._planting_held(planting_id):
             self._keep_planting(planting_id, text, "it was drawn a second time")
 
     def draw_planting(self, planting_id: str, draw: Callable[[], str]) -> str:
         """The stored planting; where there is none, the one that ``draw`` returns, kept. One caller at a time draws."""
-        with self._held(f"planting-{_valid(planting_id)}", "A planting is being written", wait=True):
+        with self._planting_held(planting_id):
             text = self.planting(planting_id)
             if text is None:
                 text = draw()
@@ -174,7 +202,7 @@ class Store:
             text = read_text(folder / f"{planting_id}.json")
             if text is None or text == self.planting(planting_id):
                 continue
-            with self._held(f"planting-{planting_id}", "A planting is being written", wait=True):
+            with self._planting_held(planting_id):
                 self._keep_planting(
                     planting_id, text, f"{folder} holds another one, and rows of the two can't be paired"
                 )
@@ -200,6 +228,7 @@ class Store:
         canonical text), and the former is kept in ``results/old``.
         """
         path = self._result(result.result)
+        self._mark()
         former = self.result(result.result)
         if former is not None:
             if same(former, result):
@@ -231,6 +260,20 @@ class Store:
 
     def _result(self, result_id: str) -> Path:
         return self.root / "results" / f"{_valid(result_id)}.json"
+
+    def save_sources(self, fingerprint: str, parts: Mapping[str, str]) -> None:
+        """Keep the parts of a fingerprint."""
+        path = self._sources(fingerprint)
+        if not path.exists():
+            write_text(path, canonical_json(dict(parts)))
+
+    def sources(self, fingerprint: str) -> dict[str, str]:
+        """The parts of a fingerprint; none where they were not kept."""
+        known = self._object(self._sources(fingerprint)) or {}
+        return {key: str(value) for key, value in known.items()}
+
+    def _sources(self, fingerprint: str) -> Path:
+        return self.root / "sources" / f"{_valid(fingerprint)}.json"
 
     def save_scores(self, text: str, details: str | None = None) -> str:
         """Keep a canonical scores file, and return its SHA-256. ``details``: what lies behind it and must stay private;

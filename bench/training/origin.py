@@ -9,11 +9,9 @@ from bench.core.files import write_text
 from bench.corpus.planting import Planting
 from bench.spec.config import canonical_json
 from bench.spec.run import RunSpec
+from bench.training.case import Plantings
 from bench.transcript.manifest import json_object
 from bench.transcript.transcript import Transcript
-
-#: what silos train on, and what the game asks about
-Plantings = tuple[Planting, Planting]
 
 
 def save_origin(transcript: Transcript, spec: RunSpec, seed: int, plantings: Plantings) -> None:

@@ -1,4 +1,4 @@
-"""One training, from the planting to a complete transcript, with its utility and its cost."""
+"""One training, from its case to a complete transcript, with its utility and its cost."""
 
 from __future__ import annotations
 
@@ -22,34 +22,47 @@ from bench.plugins.find import Plugins
 from bench.spec.result import Utility
 from bench.spec.run import RunSpec
 from bench.store.store import Store
+from bench.training.case import Case, Plantings
 from bench.training.materials import Materials
-from bench.training.origin import Plantings, read_origin, save_origin
-from bench.training.utility import learned, measure
+from bench.training.measure.utility import learned, measure
+from bench.training.origin import save_origin
 from bench.training.variant import Variant
-from bench.transcript.notes import logged_mechanisms as logged_mechanisms
+from bench.transcript.notes import logged_mechanisms
 from bench.transcript.transcript import Transcript
 
-ORDINARY = Variant()
+#: called with the number of each round that is finished, -1 for set-up
+OnRound = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A finished training: what every attack starts from."""
+    """A finished training: what every attack starts from. ``directory`` takes the views."""
 
-    run_id: str
-    spec: RunSpec
-    seed: int
+    case: Case
     directory: Path
     transcript: Transcript
-    parts: Parts
-    #: what was trained on, and what is asked about: the same but in a run of its own
-    trained: Planting
-    planting: Planting
     utility: tuple[Utility, ...]
     learned: bool
     cost: dict[str, Any]
     mechanisms: Mapping[str, tuple[Mechanism, ...]]
-    nominal_sizes: Mapping[str, int]
+
+    @property
+    def spec(self) -> RunSpec:
+        return self.case.spec
+
+    @property
+    def parts(self) -> Parts:
+        return self.case.parts
+
+    @property
+    def planting(self) -> Planting:
+        """What the game asks about."""
+        return self.case.planting
+
+    @property
+    def nominal_sizes(self) -> dict[str, int]:
+        """By silo, the records that it trains on as the public settings say."""
+        return dict.fromkeys(self.transcript.public.silos, self.case.nominal_size)
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,11 @@ def build_parts(spec: RunSpec, plugins: Plugins) -> Parts:
     return fill(compose(named))
 
 
+def draw_plantings(variant: Variant, materials: Materials, spec: RunSpec, seed: int, store: Store) -> Plantings:
+    """What silos train on and what the game asks about: those of the store, drawn where they are missing."""
+    return variant.plantings(lambda: draw_planting(spec, seed, materials, store), materials, spec, seed, store)
+
+
 def draw_planting(spec: RunSpec, seed: int, materials: Materials, store: Store) -> Planting:
     """The game's secret: the one in the store for this task, pool, partition and seed, else a new one."""
     planting_id = spec.planting_id(seed)
@@ -86,120 +104,68 @@ def draw_planting(spec: RunSpec, seed: int, materials: Materials, store: Store) 
     return Planting.from_json(store.draw_planting(planting_id, draw))
 
 
-def train(
-    spec: RunSpec,
-    seed: int,
-    materials: Materials,
-    parts: Parts,
-    store: Store,
-    budget: int | None = None,
-    on_round: Callable[[int], None] | None = None,
-    variant: Variant = ORDINARY,
-) -> TrainedRun:
-    """Run the rounds that are missing, then measure. The caller holds the run's lock."""
-    run_id = spec.run_id(seed)
-    setup, transcript, plantings = federate(spec, seed, materials, parts, store, budget, on_round, variant)
-    summary = store.summary(run_id)
+def train(case: Case, store: Store, budget: int | None = None, on_round: OnRound | None = None) -> TrainedRun:
+    """Run the rounds that are missing, then measure. The caller holds the run's lock. ``budget``: bytes of messages
+    that are kept."""
+    setup, transcript = federate(case, store, budget, on_round)
+    summary = store.summary(case.run_id)
     if summary is None:
-        summary = measure(setup, transcript, materials)
-        store.save_summary(run_id, summary)
-    nominal = variant.nominal_size(nominal_size(spec), spec)
-    return _finished(spec, seed, store.run_dir(run_id), transcript, parts, plantings, summary, nominal)
+        summary = measure(setup, transcript, case.materials)
+        store.save_summary(case.run_id, summary)
+    return _finished(case, store.run_dir(case.run_id), transcript, summary)
 
 
 def federate(
-    spec: RunSpec,
-    seed: int,
-    materials: Materials,
-    parts: Parts,
-    store: Store,
-    budget: int | None = None,
-    on_round: Callable[[int], None] | None = None,
-    variant: Variant = ORDINARY,
-) -> tuple[Setup, Transcript, Plantings]:
+    case: Case, store: Store, budget: int | None = None, on_round: OnRound | None = None
+) -> tuple[Setup, Transcript]:
     """Run the rounds that are missing and measure nothing. The caller holds the run's lock."""
-    plantings = variant.plantings(lambda: draw_planting(spec, seed, materials, store), materials, spec, seed, store)
-    setup = _setup(spec, seed, materials, parts, plantings[0], variant)
-    transcript = _transcript(store.run_dir(spec.run_id(seed)) / "transcript", setup, spec)
-    save_origin(transcript, spec, seed, plantings)
+    setup = _setup(case)
+    transcript = _transcript(store.run_dir(case.run_id) / "transcript", setup, case.spec)
+    save_origin(transcript, case.spec, case.seed, case.plantings)
     if transcript.committed() >= -1:
         setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
     federation = Federation(setup, transcript, budget=budget)
-    federation.carrier = variant.carrier(federation.carrier, setup)
+    federation.carrier = case.variant.carrier(federation.carrier, setup)
     federation.run(on_round)
-    return setup, transcript, plantings
+    return setup, transcript
 
 
-def reopen(
-    transcript: Transcript, directory: Path, materials: Materials, parts: Parts, variant: Variant = ORDINARY
-) -> TrainedRun:
-    """A complete transcript from anywhere as a finished training, nothing trained; ``directory`` takes the views.
-
-    Its origin must be there (``read_origin``). Raises UsageError where rounds are missing or the layout is not the
-    model's.
-    """
-    spec, seed, plantings = read_origin(transcript)
+def reopen(case: Case, transcript: Transcript, directory: Path) -> TrainedRun:
+    """A complete transcript from anywhere as a finished training, nothing trained; ``directory`` takes the views, and
+    ``case`` is of the transcript's own origin (``bench.training.origin``). Raises UsageError where rounds are missing
+    or the layout is not the model's."""
     if transcript.committed() != transcript.public.rounds - 1:
         raise UsageError(
             f"{transcript.root} holds {transcript.committed() + 1} of {transcript.public.rounds} rounds: "
             "finish the run first."
         )
-    if transcript.public.adapter != materials.model.layout:
+    if transcript.public.adapter != case.materials.model.layout:
         raise UsageError(f"{transcript.root} is of an adapter of another shape than its model and LoRA settings give.")
-    setup = _setup(spec, seed, materials, parts, plantings[0], variant)
+    setup = _setup(case)
     setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
-    summary = measure(setup, transcript, materials)
-    nominal = variant.nominal_size(nominal_size(spec), spec)
-    return _finished(spec, seed, directory, transcript, parts, plantings, summary, nominal)
+    return _finished(case, directory, transcript, measure(setup, transcript, case.materials))
 
 
-def _finished(
-    spec: RunSpec,
-    seed: int,
-    directory: Path,
-    transcript: Transcript,
-    parts: Parts,
-    plantings: Plantings,
-    summary: Mapping[str, Any],
-    nominal: int,
-) -> TrainedRun:
+def _finished(case: Case, directory: Path, transcript: Transcript, summary: Mapping[str, Any]) -> TrainedRun:
     utility = tuple(Utility.model_validate(u) for u in summary["utility"])
-    return TrainedRun(
-        run_id=spec.run_id(seed),
-        spec=spec,
-        seed=seed,
-        directory=directory,
-        transcript=transcript,
-        parts=parts,
-        trained=plantings[0],
-        planting=plantings[1],
-        utility=utility,
-        learned=learned(utility),
-        cost=dict(summary["cost"]),
-        mechanisms=logged_mechanisms(transcript),
-        nominal_sizes=dict.fromkeys(transcript.public.silos, nominal),
-    )
+    cost, mechanisms = dict(summary["cost"]), logged_mechanisms(transcript)
+    return TrainedRun(case, directory, transcript, utility, learned(utility), cost, mechanisms)
 
 
-def nominal_size(spec: RunSpec) -> int:
-    """Records that a silo trains on, as the public settings say: what weights, rates and steps are made from."""
-    return round(spec.pool.candidates * spec.pool.share)
-
-
-def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, planting: Planting, variant: Variant) -> Setup:
+def _setup(case: Case) -> Setup:
+    spec, parts, materials = case.spec, case.parts, case.materials
     federation = spec.federation
     silos = tuple(silo(i) for i in range(federation.silos))
-    nominal = variant.nominal_size(nominal_size(spec), spec)
     adapter = materials.model.layout
     public = Public(
         layout=parts.aggregator.summed(adapter, silos),
         adapter=adapter,
         state=parts.aggregator.state(adapter),
         silos=silos,
-        weights={name: parts.aggregator.weight(nominal) for name in silos},
+        weights={name: parts.aggregator.weight(case.nominal_size) for name in silos},
         rounds=federation.rounds,
         participants=participants(federation, materials.streams),
-        nonce=public_nonce(seed),
+        nonce=public_nonce(case.seed),
     )
     return Setup(
         model=materials.model,
@@ -208,21 +174,22 @@ def _setup(spec: RunSpec, seed: int, materials: Materials, parts: Parts, plantin
         federation=federation,
         initial=widened(materials.model.initial_adapter(materials.streams.generator("initial adapter")), public.state),
         streams=materials.streams,
-        orders=Streams(seed, f"shadow {spec.shadow}/" if spec.shadow else ""),
+        orders=Streams(case.seed, f"shadow {spec.shadow}/" if spec.shadow else ""),
         secret_seed=spec.secret_seed,
-        tokens=lambda name: training_tokens(name, spec, materials, parts, planting),
-        nominal_sizes=dict.fromkeys(silos, nominal),
+        tokens=lambda name: training_tokens(case, name),
+        nominal_sizes=dict.fromkeys(silos, case.nominal_size),
     )
 
 
-def training_tokens(name: str, spec: RunSpec, materials: Materials, parts: Parts, planting: Planting) -> Tokens:
+def training_tokens(case: Case, name: str) -> Tokens:
     """What silo ``name`` trains on: its members, after the defense's record parts."""
-    if not parts.records:
-        return materials.tokens(planting.members[name])
-    records = [materials.pool.records[i] for i in planting.members[name]]
-    for part in parts.records:
+    materials, held = case.materials, case.trained.members[name]
+    if not case.parts.records:
+        return materials.tokens(held)
+    records = [materials.pool.records[i] for i in held]
+    for part in case.parts.records:
         records = list(part.apply(records))
-    return materials.model.encode(records, spec.pool.max_tokens, materials.corpus.task.answer_prefix)
+    return materials.model.encode(records, case.spec.pool.max_tokens, materials.corpus.task.answer_prefix)
 
 
 def _transcript(root: Path, setup: Setup, spec: RunSpec) -> Transcript:

@@ -37,6 +37,7 @@ from bench import Attack, Guesses
 from bench import Config as Base
 
 api = 1
+version = 1
 
 class Config(Base):
     secret: str = ""
@@ -200,7 +201,7 @@ def test_an_attack_that_breaks_or_dies_is_one_sentence(ground: Playground, tmp_p
 
 def test_it_is_a_row_like_any_other(ground: Playground) -> None:
     _, there = apart(ground, Plugins(), "mia")
-    found = Assessor(ground.run, ground.materials, ground.memo).assess("mia", there, "server")
+    found = Assessor(ground.run, ground.memo).assess("mia", there, "server")
     assert found.status == "ok"
     assert getattr(there, "confined", "").startswith("Landlock") or sandbox.version() == 0
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.assess.jobs import ordered
 from bench.spec.config import canonical_json
-from bench.spec.run import Cell, PluginSpec, RunSpec
+from bench.spec.run import PluginSpec, Row, RunSpec
 
 
 def test_gradients_are_taken_before_losses_are_asked_for() -> None:
@@ -18,12 +18,12 @@ def test_gradients_are_taken_before_losses_are_asked_for() -> None:
 
     run = RunSpec.model_construct()
     attacks = {"mia": False, "gradient": True, "source": False, "fedmia": True}
-    cells = [
-        Cell.model_construct(run=run, attack=PluginSpec(name=name), adversary=adversary)
+    rows = [
+        Row.model_construct(run=run, attack=PluginSpec(name=name), adversary=adversary)
         for name in attacks
         for adversary in ("user", "server")
     ]
     built: Any = {canonical_json(PluginSpec(name=name)): Takes(gradients) for name, gradients in attacks.items()}
-    found = [(cell.adversary, cell.attack.name) for cell in ordered(cells, built)]
+    found = [(row.adversary, row.attack.name) for row in ordered(rows, built)]
     names = ["gradient", "fedmia", "mia", "source"]
     assert found == [(adversary, name) for adversary in ("server", "user") for name in names]

@@ -35,6 +35,7 @@ from bench import Attack, Guesses
 from bench import Config as Base
 
 api = 1
+version = 1
 
 class Config(Base):
     models: int = 2

@@ -291,7 +291,7 @@ def test_the_cache_follows_the_environment(tmp_path: Path, monkeypatch: pytest.M
 
 def test_importing_the_module_imports_nothing_heavy() -> None:
     heavy = "{'torch', 'transformers', 'huggingface_hub', 'evaluate', 'scipy', 'gguf'}"
-    modules = "bench.assets.assets, bench.assets.convert, bench.training.metrics, bench.corpus.pool, sys"
+    modules = "bench.assets.assets, bench.assets.convert, bench.training.measure.metrics, bench.corpus.pool, sys"
     code = f"import {modules}; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

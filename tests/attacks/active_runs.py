@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bench.assess.assess import Assessor
-from bench.assess.jobs import Job
 from bench.assess.plays.table import Assessment
-from bench.assess.progress import Progress
-from bench.assess.run import Runner
 from bench.assess.tools import Memo
 from bench.attack.attack import Attack
 from bench.core.adversaries import assignments
@@ -22,11 +18,10 @@ from bench.corpus.planting import plant
 from bench.plugins.find import Plugins
 from bench.spec.run import RunSpec
 from bench.stats import null_margin
-from bench.store.store import Store
-from bench.training.materials import Materials
 from bench.training.training import TrainedRun
 from bench.view.build import build
 from bench.view.view import View
+from tests.trained import train
 
 SECRET = 3
 
@@ -53,14 +48,13 @@ class Ground:
     name: str
     adversary: str
     run: TrainedRun
-    materials: Materials
     folder: Path
 
     def view(self) -> View:
         """What the adversary's first coalition reads, with the attack's openers."""
         run = self.run
         one = assignments(self.adversary, run.transcript.public.silos)[0]
-        where = self.folder / "views" / f"{self.name}-{run.run_id}"
+        where = self.folder / "views" / f"{self.name}-{run.case.run_id}"
         made = build(
             run.transcript,
             run.parts.channel,
@@ -74,7 +68,7 @@ class Ground:
         return made
 
     def assess(self) -> Assessment:
-        assessor = Assessor(self.run, self.materials, Memo())
+        assessor = Assessor(self.run, Memo())
         try:
             return assessor.assess(self.name, self.attack, self.adversary)
         finally:
@@ -93,16 +87,10 @@ class Ground:
 
     def with_other_truth(self) -> Ground:
         """The same run, scored against members that were drawn independently of those it was trained on."""
-        pool = self.materials.pool
+        pool = self.run.case.materials.pool
         share = self.run.spec.pool.share
         other = plant("independent", pool.silos, pool.clusters, share, SecretStreams("game/other", 99))
-        return replace(self, run=replace(self.run, trained=other, planting=other))
-
-
-@cache
-def _runner(folder: Path) -> Runner:
-    """One for all runs of a folder, so that model and records are loaded once."""
-    return Runner(Store(folder), Plugins(), "", Progress(True), 2**30, None)
+        return replace(self, run=replace(self.run, case=replace(self.run.case, plantings=(other, other))))
 
 
 def ground(folder: Path, base: RunSpec, name: str, adversary: str = "server", **config: Any) -> Ground:
@@ -111,6 +99,4 @@ def ground(folder: Path, base: RunSpec, name: str, adversary: str = "server", **
     plugin = plugins.find("attack", name)
     attack = plugin.build(plugin.validate(config))
     one = base.model_copy(update={"variant": attack.variant(adversary)})
-    runner = _runner(folder)
-    run, materials = runner._train(Job(one, 0, ()), False)
-    return Ground(attack, name, adversary, run, materials, folder)
+    return Ground(attack, name, adversary, train(one, folder), folder)

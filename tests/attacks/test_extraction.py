@@ -10,16 +10,12 @@ import pytest
 
 from attacks import extraction
 from bench.assess.assess import Assessor
-from bench.assess.jobs import Job
 from bench.assess.plays.extraction import CHOICES, _ranked, discoverable, questions
-from bench.assess.progress import Progress
-from bench.assess.run import Runner
 from bench.assess.tools import Memo
 from bench.attack.attack import Attack, Filled
 from bench.corpus.planting import Planting
-from bench.plugins.find import Plugins
 from bench.spec.run import RunSpec
-from bench.store.store import Store
+from tests.trained import train
 
 
 def spec() -> RunSpec:
@@ -43,9 +39,7 @@ def spec() -> RunSpec:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Assessor:
     """A run that has memorised its records."""
-    runner = Runner(Store(tmp_path_factory.mktemp("store")), Plugins(), "", Progress(True), 2**30, None)
-    run, materials = runner._train(Job(spec(), 0, ()), False)
-    return Assessor(run, materials, Memo())
+    return Assessor(train(spec(), tmp_path_factory.mktemp("store")), Memo())
 
 
 def figures(table: Assessor, attack: Attack, adversary: str = "server") -> dict[str, float]:
@@ -65,7 +59,7 @@ def test_what_was_memorised_is_extracted(table: Assessor) -> None:
 
 def test_records_that_were_not_trained_on_are_chance(table: Assessor) -> None:
     swapped = Planting(table.run.planting.id, table.run.planting.nonmembers, table.run.planting.members)
-    other = Assessor(replace(table.run, planting=swapped), table.materials, table.memo)
+    other = Assessor(replace(table.run, case=replace(table.run.case, plantings=(swapped, swapped))), table.memo)
     found = other.assess("extraction", extraction.build(extraction.Config()), "server")
     inferred = next(f for f in found.leakage if f.name == "inferred")
     # its own intervals would be wide: every secret is right with chance 1/16 (ties are none), 8 records
@@ -176,7 +170,8 @@ def test_a_wrong_answer_is_an_error_of_the_row(table: Assessor) -> None:
 def test_without_marked_secrets_the_endings_are_asked_for(table: Assessor, tmp_path: Path) -> None:
     pool = table.materials.pool
     bare = {i: replace(r, secrets=()) for i, r in pool.records.items()}
-    other = Assessor(table.run, replace(table.materials, pool=replace(pool, records=bare)), table.memo)
+    materials = replace(table.materials, pool=replace(pool, records=bare))
+    other = Assessor(replace(table.run, case=replace(table.run.case, materials=materials)), table.memo)
     asked = questions(other, ("silo-0",), np.random.default_rng(0))
     assert {q.blank.kind for q in asked} == {"ending"}
     assert all(len(q.blank.choices) == 2 for q in asked)

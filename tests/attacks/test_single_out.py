@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.assess.progress import Progress
-from bench.assess.run import Runner, execute
+from bench.assess.harness import Harness, Options
+from bench.assess.run import execute
 from bench.core.errors import Refused
 from bench.plugins.find import Plugins
-from bench.spec.run import Cell, PluginSpec
+from bench.spec.run import Cell, PluginSpec, Row
 from bench.store.store import Store
 from tests.attacks.active_runs import Ground, ground, spec
 
@@ -72,8 +72,9 @@ def test_a_refusal_is_a_row_and_is_answered_from_the_store(tmp_path: Path) -> No
     attack = plugins.find("attack", "single-out").build({})
     run = spec("secagg").model_copy(update={"variant": attack.variant("server")})
     named = PluginSpec(name="single-out", config=run.variant.config["attack"]["config"])
-    cell = Cell(run=run, attack=named, adversary="server")
-    (found,) = execute([cell], [0], Store(tmp_path), plugins=plugins, quiet=True)
+    row = Row(run=run, attack=named, adversary="server")
+    harness = Harness(Store(tmp_path), plugins, Options(quiet=True))
+    (found,) = execute([row], [0], harness)
     assert (found.status, found.active, found.leakage) == ("refused", True, ())
     assert "not signed" in found.note
-    assert Runner(Store(tmp_path), plugins, "", Progress(True), 2**30, None).stored(cell, 0) == found
+    assert harness.stored(Cell(row, 0)) == found

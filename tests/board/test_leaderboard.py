@@ -305,22 +305,27 @@ def test_no_results_is_a_page_too() -> None:
 
 
 class Registry:
-    """Knows every plug-in but ``gone``; none has a file."""
+    """Knows every plug-in but ``gone``, each of version 3."""
+
+    version = 3
 
     def find(self, kind: str, name: str) -> Registry:
         if name == "gone":
             raise UsageError("no such plug-in")
         return self
 
-    path = None
 
-
-def test_a_row_is_stale_where_its_code_changed_or_is_gone() -> None:
-    from bench.plugins.provenance import fingerprint
-
-    fresh = result(fingerprint=fingerprint([]))
-    changed, gone = result(seed=1), result(defense="gone", fingerprint=fingerprint([]))
-    assert stale_ids([fresh, changed, gone], Registry()) == {changed.result, gone.result}  # type: ignore[arg-type]
+def test_a_row_is_stale_where_a_version_rose_or_is_unknown_or_its_plug_in_is_gone() -> None:
+    now = {"task/reviews": 3, "defense/fedavg": 3, "attack/mia": 3, "TRAINING": 1, "VIEWS": 1, "SCORING": 1}
+    fresh = result(versions=now)
+    other_code = result(seed=1, versions=now, fingerprint="0" * 64)
+    attack_rose, harness_rose = (
+        result(seed=2, versions=now | {"attack/mia": 2}),
+        result(seed=3, versions=now | {"VIEWS": 2}),
+    )
+    unknown, gone = result(seed=4), result(defense="gone", versions=now)
+    found = stale_ids([fresh, other_code, attack_rose, harness_rose, unknown, gone], Registry())  # type: ignore[arg-type]
+    assert found == {one.result for one in (attack_rose, harness_rose, unknown, gone)}
 
 
 def test_stale_is_shown_and_changes_no_figure() -> None:

@@ -16,6 +16,8 @@ import pytest
 from bench.board import matrix
 from bench.cli.main import main
 from bench.core.errors import UsageError
+from bench.core.versions import harness
+from bench.plugins.find import Plugins
 from bench.spec.result import Leakage
 from tests.results_factory import auc, result
 
@@ -72,8 +74,8 @@ def test_a_cell_of_fewer_seeds_than_its_row_says_so() -> None:
 def test_cells_are_kept_once_and_in_any_order_give_the_same_bytes(tmp_path: Path) -> None:
     one, other = tmp_path / f"a{matrix.CELLS}", tmp_path / f"b{matrix.CELLS}"
     entries = {e.result: e for e in some()}
-    matrix.save(one, entries)
-    matrix.save(other, dict(reversed(entries.items())))
+    matrix.save(one, entries, Plugins())
+    matrix.save(other, dict(reversed(entries.items())), Plugins())
     assert one.read_bytes() == other.read_bytes()
     assert matrix.page_of(one).read_bytes() == matrix.page_of(other).read_bytes()
     assert matrix.page_of(one) == tmp_path / "a.md"
@@ -83,7 +85,7 @@ def test_cells_are_kept_once_and_in_any_order_give_the_same_bytes(tmp_path: Path
 @pytest.mark.parametrize("line", ["nonsense", "[]", '{"result": "x"}', '{"result": 1, "unknown": 2}'])
 def test_a_malformed_cell_is_named_by_its_line(tmp_path: Path, line: str) -> None:
     file = tmp_path / f"x{matrix.CELLS}"
-    matrix.save(file, {e.result: e for e in some()})
+    matrix.save(file, {e.result: e for e in some()}, Plugins())
     lines = [*gzip.decompress(file.read_bytes()).decode().splitlines(), line]
     file.write_bytes(gzip.compress("\n".join(lines).encode()))
     with pytest.raises(UsageError, match=f"line {len(lines)}"):
@@ -95,6 +97,28 @@ def test_text_from_a_cell_can_not_leave_its_place() -> None:
     text = matrix.render([one])
     assert "<img>" not in text
     assert "\n# c" not in text
+
+
+def test_stale_cells_are_counted_and_fail_no_check() -> None:
+    entries = [matrix.entry(result(seed=s), PLAYED) for s in (0, 1, 2)]
+    page, fresh = matrix.render(entries, {entries[0].result}), matrix.render(entries)
+    assert "Stale: 1 of 3 cells" in page
+    assert "Stale" not in fresh
+    assert matrix.agrees(page, fresh)
+    assert not matrix.agrees(page.replace("0.93", "0.94"), fresh)
+    assert not matrix.agrees(None, fresh)
+
+
+def test_a_cell_is_stale_by_its_versions_alone() -> None:
+    plugins = Plugins()
+    parts = {"task": "clinical-notes", "defense": "fedavg", "attack": "mia"}
+    now = {"task/clinical-notes": 1, "defense/fedavg": 1, "attack/mia": 1, **harness()}
+    one = matrix.entry(result(**parts, versions=now, fingerprint="0" * 64), PLAYED)
+    old = matrix.entry(result(**parts, versions=now | {"VIEWS": 0}), PLAYED)
+    unknown = matrix.entry(result(**parts, seed=1), PLAYED)
+    assert matrix.stale([one], plugins) == frozenset()
+    assert matrix.stale([old, unknown], plugins) == {old.result, unknown.result}
+    assert "versions" not in unknown.model_dump()
 
 
 def bench(*words: str) -> tuple[int, str]:
@@ -127,9 +151,10 @@ def test_missing_cells_are_run_and_known_ones_are_not(tmp_path: Path) -> None:
 def test_cells_that_two_processes_add_at_once_are_all_there(tmp_path: Path) -> None:
     """Both at the same file, many times over: without a lock one's cells are lost in nearly every trial."""
     code = (
-        "import sys; from pathlib import Path; from bench import matrix; from tests.results_factory import result\n"
+        "import sys; from pathlib import Path; from bench.board import matrix; "
+        "from bench.plugins.find import Plugins; from tests.results_factory import result\n"
         "for seed in range(int(sys.argv[2]), 40, 2):\n"
-        "    matrix.add(Path(sys.argv[1]), [result(seed=seed)], {'mia': 'membership'})\n"
+        "    matrix.add(Path(sys.argv[1]), [result(seed=seed)], {'mia': 'membership'}, Plugins())\n"
     )
     root = Path(__file__).resolve().parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}

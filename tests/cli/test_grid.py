@@ -25,14 +25,14 @@ def plugins(tmp_path: Path) -> Plugins:
 
 def test_a_cell_per_adversary_with_whole_configurations(plugins: Plugins) -> None:
     grid = expand(ASK, plugins)
-    assert [cell.adversary for cell in grid.cells] == ["outsider", "server"]
+    assert [row.adversary for row in grid.rows] == ["outsider", "server"]
     assert (grid.seeds, grid.preset) == ((0,), "small")
-    run = grid.cells[0].run
+    run = grid.rows[0].run
     assert run.task.model_dump() == {"name": "words", "config": {"path": "NONE", "size": 10}}
     assert [part.model_dump() for part in run.defense] == [
         {"name": "guard", "config": {"epsilon": 8.0, "mode": "slow", "inner": {"depth": 2}}}
     ]
-    assert grid.cells[0].attack.config == {"tries": 3}
+    assert grid.rows[0].attack.config == {"tries": 3}
     assert run.pool == PoolSpec(candidates=10)
     assert run.federation.rounds == 2
     assert run.federation.local.epochs == 3
@@ -42,25 +42,25 @@ def test_a_cell_per_adversary_with_whole_configurations(plugins: Plugins) -> Non
 def test_comma_lists_multiply_and_plus_composes(plugins: Plugins) -> None:
     ask = Request("guard,two-words+guard", "peek,guess", adversary="server,silo,user", seeds="3,5-7")
     grid = expand(ask, plugins)
-    assert len(grid.cells) == 2 * 2 * 3
-    assert {cell.run.defense_name for cell in grid.cells} == {"guard", "two-words+guard"}
+    assert len(grid.rows) == 2 * 2 * 3
+    assert {row.run.defense_name for row in grid.rows} == {"guard", "two-words+guard"}
     assert grid.seeds == (3, 5, 6, 7)
-    runs = [cell.run.run_id(0) for cell in grid.cells]
+    runs = [row.run.run_id(0) for row in grid.rows]
     assert runs == sorted(runs, key=runs.index)  # cells of one training are neighbours
     assert len(set(runs)) == 2
 
 
 def test_the_same_request_gives_the_same_identities(plugins: Plugins) -> None:
     one, two = expand(ASK, plugins), expand(replace(ASK, sets=("federation.rounds=2", "guard.mode=slow")), plugins)
-    assert [cell.cell_id for cell in one.cells] == [cell.cell_id for cell in two.cells]
+    assert [row.row_id for row in one.rows] == [row.row_id for row in two.rows]
     other = expand(replace(ASK, sets=("federation.rounds=3",)), plugins)
-    assert one.cells[0].cell_id != other.cells[0].cell_id
+    assert one.rows[0].row_id != other.rows[0].row_id
 
 
 def test_set_goes_over_options_over_preset(plugins: Plugins) -> None:
     sets = ("federation.rounds=8", "federation.lora.targets=[\"k_proj\"]", "guard.epsilon=1.5", "guard.inner.depth=4",
             "words.size=20", "peek.tries=9", "model.dtype=float16")  # fmt: skip
-    run = expand(replace(ASK, sets=sets, model="tiny", dtype="bfloat16"), plugins).cells[0].run
+    run = expand(replace(ASK, sets=sets, model="tiny", dtype="bfloat16"), plugins).rows[0].run
     assert run.federation.rounds == 8
     assert run.federation.lora.targets == ("k_proj",)
     assert run.defense[0].config == {"epsilon": 1.5, "mode": "slow", "inner": {"depth": 4}}
@@ -70,12 +70,12 @@ def test_set_goes_over_options_over_preset(plugins: Plugins) -> None:
 
 def test_a_key_reaches_every_cell_that_has_it_and_no_other(plugins: Plugins) -> None:
     grid = expand(Request("guard,two-words", "peek", sets=("two-words.epsilon=3",)), plugins)
-    found = {cell.run.defense_name: cell.run.defense[0].config["epsilon"] for cell in grid.cells}
+    found = {row.run.defense_name: row.run.defense[0].config["epsilon"] for row in grid.rows}
     assert found == {"guard": 8.0, "two-words": 3.0}
 
 
 def test_a_task_takes_a_path_after_a_colon(plugins: Plugins) -> None:
-    spec = expand(replace(ASK, task="words:some/file.jsonl"), plugins).cells[0].run.task
+    spec = expand(replace(ASK, task="words:some/file.jsonl"), plugins).rows[0].run.task
     assert spec.name == "words"
     assert spec.config["path"] == "SOME/FILE.JSONL"  # the task's own resolve() made it so
     with pytest.raises(UsageError, match="defense 'guard' takes nothing after ':'"):
@@ -126,7 +126,7 @@ def test_bad_words_are_answered_with_one_sentence(plugins: Plugins, change: dict
 def test_one_name_for_two_kinds_is_refused_where_both_are_used(tmp_path: Path) -> None:
     plugins = folders(tmp_path)
     (tmp_path / "attacks" / "guard.py").write_text((tmp_path / "attacks" / "peek.py").read_text())
-    assert expand(ASK, plugins).cells
+    assert expand(ASK, plugins).rows
     with pytest.raises(UsageError, match=r"'guard' names two plug-ins of this grid \(defense and attack\)"):
         expand(replace(ASK, attack="guard"), plugins)
 
@@ -169,7 +169,7 @@ def test_a_bad_preset_is_named(tmp_path: Path, text: str, says: str) -> None:
 def test_a_preset_may_be_a_file(plugins: Plugins, tmp_path: Path) -> None:
     path = write(tmp_path / "mine.toml", "description = 'x'\ntask = 'words'\nseeds = '0-4'\n")
     grid = expand(replace(ASK, preset=str(path)), plugins)
-    assert (grid.preset, len(grid.seeds), len(grid.cells)) == ("mine", 5, 6)
+    assert (grid.preset, len(grid.seeds), len(grid.rows)) == ("mine", 5, 6)
 
 
 def test_the_presets_that_come_with_silobench_are_valid() -> None:

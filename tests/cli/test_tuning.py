@@ -50,8 +50,8 @@ def test_a_defense_is_tried_with_its_own_options_only_and_no_setting_twice() -> 
     assert of_prune == wanted
     assert of_fedavg == [{"federation.local.lr": 0.001}, {"federation.local.lr": 0.01}]
     _, grid = _plans(ASKED, "prune", wanted, plugins)[1]
-    assert grid.cells[0].run.federation.local.lr == 0.01
-    assert grid.cells[0].run.defense[0].config["sparsity_end"] == 0.5
+    assert grid.rows[0].run.federation.local.lr == 0.01
+    assert grid.rows[0].run.defense[0].config["sparsity_end"] == 0.5
 
 
 def test_an_unknown_key_is_named_before_anything_runs() -> None:

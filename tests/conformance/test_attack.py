@@ -176,6 +176,7 @@ from bench import Attack, Guesses
 from bench import Config as Base
 
 api = 1
+version = 1
 
 class Config(Base):
     mode: str = "plain"

@@ -65,8 +65,9 @@ def claimed(root: Path, setup: Setup, transcript: Transcript, adversary: str) ->
         parts=setup.parts,
         mechanisms=logged_mechanisms(transcript),
         nominal_sizes=setup.nominal_sizes,
+        case=SimpleNamespace(materials=None),
     )
-    assessor = Assessor(cast(Any, trained), cast(Any, None), cast(Any, None))
+    assessor = Assessor(cast(Any, trained), cast(Any, None))
     found = assessor.claim(adversary)
     assessor.drop_views()
     assert found is not None

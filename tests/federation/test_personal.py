@@ -12,8 +12,8 @@ from bench.core.errors import UsageError
 from bench.core.parties import PUBLIC
 from bench.defense.compose import Defense, compose
 from bench.spec.run import Dropout, FederationSpec
-from bench.training.metrics import MetricValue, mean_of
-from bench.training.utility import models
+from bench.training.measure.metrics import MetricValue, mean_of
+from bench.training.measure.utility import models
 from bench.transcript.transcript import Transcript
 from defenses import ckks, fedsa_lora, local
 from defenses.aggregators.shared import SharedFactor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bench.assess.plays.table import player
 from bench.board.words import game
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugins
@@ -24,7 +25,8 @@ def test_a_result_s_figures_say_which_game_it_is_of(name: str) -> None:
 
 @pytest.mark.parametrize("name", GAMES)
 def test_a_game_can_be_played_and_its_sheets_be_read(name: str) -> None:
-    assert callable(GAMES[name].player())
+    assert callable(player(name))
+    assert callable(GAMES[name].scorer())
     assert hasattr(GAMES[name].sheet_class(), "from_json")
 
 

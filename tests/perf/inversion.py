@@ -19,9 +19,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from bench.assess.jobs import jobs
-from bench.assess.progress import Progress
-from bench.assess.run import Runner
+from bench.assess.harness import Harness, Options
+from bench.assess.run import execute
 from bench.cli.grid import Request, expand
 from bench.plugins.find import Plugins
 from bench.store.store import Store
@@ -58,13 +57,13 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.plugins = options, Plugins()
-        self.runner = Runner(Store(options.store), self.plugins, options.preset, Progress(True), 2**33, None)
+        self.harness = Harness(Store(options.store), self.plugins, Options(preset=options.preset, quiet=True))
 
     def rows(self, rank: int, optimizer: str, prune: float, batch: int, rounds: Sequence[int]) -> Iterator[Row]:
         """Train once, where the store does not have it, and attack every round. Raises RuntimeError for an error."""
         grids = [expand(self._request(rank, optimizer, prune, batch, r), self.plugins) for r in rounds]
-        (job,) = jobs([cell for grid in grids for cell in grid.cells], grids[0].seeds)
-        for round, result in zip(rounds, self.runner.run(job), strict=True):
+        found = execute([row for grid in grids for row in grid.rows], grids[0].seeds, self.harness)
+        for round, result in zip(rounds, found, strict=True):
             if result.status != "ok":
                 raise RuntimeError(f"{result.status}: {result.note}")
             found = {figure.name: figure.value or 0.0 for figure in result.leakage}

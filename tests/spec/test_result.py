@@ -54,8 +54,8 @@ def test_fields_that_are_unknown_survive_at_every_level(unknown: dict[str, objec
 
 
 def test_a_newer_schema_is_refused_with_upgrade() -> None:
-    with pytest.raises(NewerSchema, match=r"^shared\.jsonl line 3 has result schema 2, .*upgrade silobench\.$"):
-        Result.from_json(line(schema=2, leakage="of another shape"), "shared.jsonl line 3")
+    with pytest.raises(NewerSchema, match=r"^shared\.jsonl line 3 has result schema 3, .*upgrade silobench\.$"):
+        Result.from_json(line(schema=3, leakage="of another shape"), "shared.jsonl line 3")
 
 
 @pytest.mark.parametrize("schema", [None, "1", 0, -1, True, 1.0, [1]])
@@ -130,3 +130,11 @@ def test_a_refused_figure_is_not_a_zero() -> None:
     again = Result.from_json(result(leakage=(refused,)).to_json())
     assert again.leakage[0].value is None
     assert again.leakage[0].note == "needs 5,000 non-members"
+
+
+def test_a_result_of_schema_1_called_the_id_of_its_row_a_cell() -> None:
+    value = json.loads(result(versions={}).to_json()) | {"schema": 1}
+    value["cell"] = value.pop("row")
+    one = Result.from_json(json.dumps(value))
+    assert (one.row, one.versions, one.schema_version) == (value["cell"], {}, RESULT_SCHEMA)
+    assert "versions" not in json.loads(one.to_json())

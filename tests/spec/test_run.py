@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.spec.config import canonical_json, digest
-from bench.spec.run import Cell, PluginSpec, RunSpec
+from bench.spec.config import Config, canonical_json, digest, later
+from bench.spec.run import Cell, PluginSpec, Row, RunSpec
 
 
 def spec(**changes: Any) -> RunSpec:
@@ -41,11 +41,11 @@ def test_a_planting_is_the_same_for_every_defense_and_training_setting() -> None
     assert base.planting_id(0) not in {s.planting_id(0) for s in different} | {base.planting_id(1)}
 
 
-def test_cell_and_result() -> None:
-    cell = Cell(run=spec(), attack=PluginSpec(name="mia"), adversary="server")
-    other = Cell(run=spec(), attack=PluginSpec(name="mia"), adversary="silo")
-    assert cell.cell_id != other.cell_id
-    assert len({cell.result_id(0), cell.result_id(1), other.result_id(0)}) == 3
+def test_a_row_has_no_seed_and_a_cell_is_a_row_and_a_seed() -> None:
+    row = Row(run=spec(), attack=PluginSpec(name="mia"), adversary="server")
+    other = Row(run=spec(), attack=PluginSpec(name="mia"), adversary="silo")
+    assert row.row_id != other.row_id
+    assert len({Cell(row, 0).cell_id, Cell(row, 1).cell_id, Cell(other, 0).cell_id}) == 3
 
 
 def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
@@ -65,3 +65,24 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
 def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         spec(**changes)
+
+
+class Inner(Config):
+    depth: int = 2
+    wide: bool = later(False)
+
+
+class Options(Config):
+    clip: float = 1.0
+    inner: Inner = Inner()
+    rate: float = later(0.5, gt=0, lt=1)
+
+
+def test_a_field_that_came_later_stands_only_where_it_is_not_at_its_default() -> None:
+    assert canonical_json(Options()) == '{"clip":1.0,"inner":{"depth":2}}'
+    changed = Options(rate=0.25, inner=Inner(wide=True))
+    assert canonical_json(changed) == '{"clip":1.0,"inner":{"depth":2,"wide":true},"rate":0.25}'
+    for one in (Options(), changed):
+        assert Options.model_validate(one.model_dump(mode="json")) == one
+    with pytest.raises(ValidationError, match="less than 1"):
+        Options(rate=1.0)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from bench.core import files
 from bench.core.errors import UsageError
 from bench.spec.result import NewerSchema
+from bench.store.locks import Holder, Taken
 from bench.store.store import Store, sha256
 from tests.results_factory import auc, result
 
@@ -108,11 +109,30 @@ class Failing:
 
 def test_a_root_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    store = Store(tmp_path / "file")
     with pytest.raises(UsageError, match="can't be read"):
+        Store(tmp_path / "file")
+    store = Store(tmp_path / "later")
+    (tmp_path / "later").write_text("no folder either")
+    with pytest.raises(UsageError, match="can't be"):
         store.save_result(result())
     with pytest.raises(UsageError, match="can't be written"), store.lock(RUN):
         pass
+
+
+def test_another_layout_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    (old / "runs" / RUN).mkdir(parents=True)
+    with pytest.raises(UsageError, match=r"old is of an earlier layout \(1; .* keeps 2\): move it away .*--store"):
+        Store(old)
+    store = Store(tmp_path / "new")
+    store.save_result(result())
+    assert Store(store.root).result(result().result) is not None
+    (store.root / "store.json").write_text('{"layout": 3}')
+    with pytest.raises(UsageError, match=r"a later layout .*upgrade silobench"):
+        Store(store.root)
+    (store.root / "store.json").write_text('{"layout": "2"}')
+    with pytest.raises(UsageError, match="layout"):
+        Store(store.root)
 
 
 def test_killed_while_writing_the_former_file_stands(tmp_path: Path) -> None:
@@ -180,27 +200,35 @@ def test_an_id_that_is_not_hexadecimal_touches_no_path(store: Store, bad: str) -
 
 
 def hold(root: Path, held: Any) -> None:
-    with Store(root).lock(RUN):
+    with Store(root).lock(RUN, Holder("holding", passing=True)):
         held.set()
         time.sleep(60)  # until it is killed: an event to wait on would keep the killed waiter's place for ever
 
 
-def test_a_run_that_another_process_holds_is_named(store: Store) -> None:
+def test_a_run_that_another_process_holds_is_named_with_its_holder(store: Store) -> None:
     context = multiprocessing.get_context("spawn")
     held = context.Event()
     process = context.Process(target=hold, args=(store.root, held))
     process.start()
     try:
         assert held.wait(60)
-        with pytest.raises(UsageError, match=rf"Run {RUN} is being computed by another process.*--store"):
+        says = rf"Run {RUN} .* is held by another process \(process {process.pid}, holding\).*--store"
+        with pytest.raises(Taken, match=says) as caught:
             store.lock(RUN).__enter__()
+        assert caught.value.holder == Holder("holding", True, process.pid or 0)
         with store.lock("fedcba9876543210"):
             pass  # another run is free
         assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        with store.lock(RUN, wait=True) as directory:
+        told = []
+
+        def waiting(holder: Holder | None) -> None:
+            told.append(holder)
+            os.kill(process.pid or 0, signal.SIGKILL)
+
+        with store.lock(RUN, waiting=waiting) as directory:
             assert directory == store.run_dir(RUN)
             assert directory.is_dir()
+        assert told == [Holder("holding", True, process.pid)]
     finally:
         process.kill()
         process.join(30)
@@ -333,7 +361,7 @@ def test_a_result_under_a_foreign_name_is_damaged(store: Store) -> None:
 def test_a_newer_result_asks_for_an_upgrade_and_is_not_to_be_removed(store: Store) -> None:
     one = store.save_result(result())
     path = store.root / "results" / f"{one.result}.json"
-    path.write_text(one.to_json().replace('"schema":1', '"schema":99'))
+    path.write_text(one.to_json().replace('"schema":2', '"schema":99'))
     with pytest.raises(NewerSchema, match="upgrade") as caught:
         store.result(one.result)
     assert "remove" not in str(caught.value).lower()

@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.assess.jobs import Job
-from bench.assess.progress import Progress
-from bench.assess.run import Runner
 from bench.cli.main import main
 from bench.core.errors import Refused, SiloBenchError, UsageError
 from bench.plugins.find import Plugins
@@ -20,9 +17,10 @@ from bench.spec.result import Result
 from bench.spec.run import PluginSpec, RunSpec
 from bench.store.store import Store
 from bench.training.origin import read_origin
-from bench.training.training import TrainedRun, training_tokens
+from bench.training.training import training_tokens
 from bench.training.variant import build
 from bench.training.variants.active import _guarded
+from tests.trained import harness, train
 
 SECRET = 3
 
@@ -41,12 +39,6 @@ def spec(variant: str | None, silos: int = 2, defense: str = "fedavg", **config:
     return RunSpec.model_validate(values)
 
 
-def train(where: Path, one: RunSpec, plugins: Plugins | None = None) -> tuple[TrainedRun, Runner]:
-    runner = Runner(Store(where), plugins or Plugins(), "", Progress(True), 2**30, None)
-    run, _ = runner._train(Job(one, 0, ()), False)
-    return run, runner
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("variants")
@@ -54,23 +46,25 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", ["random-tokens", "out-of-distribution", "mislabelled"])
 def test_canaries_are_trained_on_by_their_own_coins_beside_the_ordinary_members(store: Path, kind: str) -> None:
-    ordinary, _ = train(store, spec(None))
-    one = spec("audit", canaries=20, kind=kind)
-    run, runner = train(store, one)
-    materials = runner.materials(one, 0)
+    ordinary = train(spec(None), store)
+    run = train(spec("audit", canaries=20, kind=kind), store)
+    materials = run.case.materials
     asked = run.planting
     ids = [i for side in (asked.members, asked.nonmembers) for held in side.values() for i in held]
     assert sorted(ids) == sorted(f"canary-{k}" for k in range(20))
     assert asked.id != ordinary.planting.id
     for silo, members in ordinary.planting.members.items():
-        assert run.trained.members[silo] == (*members, *asked.members[silo])
-        tokens = training_tokens(silo, one, materials, run.parts, run.trained)
+        assert run.case.trained.members[silo] == (*members, *asked.members[silo])
+        tokens = training_tokens(run.case, silo)
         assert len(tokens) == len(members) + len(asked.members[silo])
     # every record of the training is one that the planting names, and each canary is its own cluster
     assert len({materials.pool.clusters[i] for i in ids}) == 20
     batches = run.transcript.training(0)
     assert set(batches) == set(asked.members)
-    assert max(row for batch in batches["silo-0"]["batches"] for row in batch) == len(run.trained.members["silo-0"]) - 1
+    assert (
+        max(row for batch in batches["silo-0"]["batches"] for row in batch)
+        == len(run.case.trained.members["silo-0"]) - 1
+    )
     texts = {materials.pool.records[i].text for i in ids}
     assert len(texts) == 20
     assert not texts & {materials.pool.records[i].text for held in ordinary.planting.members.values() for i in held}
@@ -78,8 +72,7 @@ def test_canaries_are_trained_on_by_their_own_coins_beside_the_ordinary_members(
 
 def test_mislabelled_canaries_have_another_label_than_their_own(store: Path) -> None:
     one = spec("audit", canaries=10, kind="mislabelled")
-    runner = Runner(Store(store), Plugins(), "", Progress(True), 2**30, None)
-    materials = runner.materials(one, 0)
+    materials = harness(store).case(one, 0).materials
     truth = {r.text: r.label for r in materials.corpus.records if not r.id.startswith("canary-")}
     for k in range(10):
         canary = materials.pool.records[f"canary-{k}"]
@@ -89,8 +82,7 @@ def test_mislabelled_canaries_have_another_label_than_their_own(store: Path) -> 
 
 def test_coins_are_fair_and_each_its_own(store: Path) -> None:
     one = spec("audit", canaries=4000)
-    runner = Runner(Store(store), Plugins(), "", Progress(True), 2**30, None)
-    materials = runner.materials(spec(None), 0)  # 4,000 canaries need not be made for their coins
+    materials = harness(store).case(spec(None), 0).materials  # 4,000 canaries need not be made for their coins
     from bench.training.training import draw_planting
 
     asked = build(one.variant, Plugins()).plantings(
@@ -105,33 +97,32 @@ def test_coins_are_fair_and_each_its_own(store: Path) -> None:
 
 def test_repeated_canaries_stand_several_times(store: Path) -> None:
     one = spec("audit", canaries=6, repeat=3)
-    run, _ = train(store, one)
+    run = train(one, store)
     for silo, ids in run.planting.members.items():
-        assert all(run.trained.members[silo].count(i) == 3 for i in ids)
+        assert all(run.case.trained.members[silo].count(i) == 3 for i in ids)
 
 
 def test_the_origin_keeps_what_was_trained_on_and_what_is_asked(store: Path) -> None:
-    run, _ = train(store, spec("audit", canaries=6))
+    run = train(spec("audit", canaries=6), store)
     known, seed, (trained, asked) = read_origin(run.transcript)
     assert (known, seed) == (run.spec, 0)
-    assert (trained, asked) == (run.trained, run.planting)
+    assert (trained, asked) == run.case.plantings
 
 
 def test_one_of_two_organisations_fills_each_place(store: Path) -> None:
     one = spec("participation", silos=3)
-    run, runner = train(store, one)
-    materials = runner.materials(one, 0)
-    pool = materials.pool
+    run = train(one, store)
+    pool = run.case.materials.pool
     assert len(pool.silos) == 6
     home = {i: name for name, held in pool.silos.items() for i in held}
     for place in range(3):
         name = f"silo-{place}"
-        took = {home[i] for i in run.trained.members[name]}
+        took = {home[i] for i in run.case.trained.members[name]}
         stayed = {home[i] for i in run.planting.nonmembers[name]}
         assert took | stayed == {f"silo-{2 * place}", f"silo-{2 * place + 1}"}
         assert {home[i] for i in run.planting.members[name]} == took
         # nothing that is asked about was trained on
-        everything = {i for held in run.trained.members.values() for i in held}
+        everything = {i for held in run.case.trained.members.values() for i in held}
         assert not everything & {*run.planting.members[name], *run.planting.nonmembers[name]}
     fields = {name: {pool.records[i].field for i in held} for name, held in pool.silos.items()}
     assert all(fields["silo-0"] != other for name, other in fields.items() if name == "silo-1")
@@ -153,6 +144,7 @@ from bench.core.frames import encode_adapter
 from bench.spec.run import PluginSpec
 
 api = 1
+version = 1
 
 class Config(Base):
     honest: bool = False
@@ -205,24 +197,24 @@ def active(adversary: str, honest: bool = False) -> RunSpec:
 
 def test_a_server_that_deviates_changes_what_silos_start_from(store: Path, deviating: Path) -> None:
     plugins = Plugins([deviating])
-    run, _ = train(store, active("server"), plugins)
+    run = train(active("server"), store, plugins)
     sent = [m for m in run.transcript.messages([0]) if m.stage == "broadcast"]
     assert sent
     frames = b"".join(sent[0].frames())
     assert frames.count(b"\0") > 0.99 * len(frames)
-    honest, _ = train(store, spec(None))
+    honest = train(spec(None), store)
     assert not np.array_equal(run.transcript.truth(0, "silo-0"), honest.transcript.truth(0, "silo-0"))
 
 
 def test_an_honest_behaviour_gives_the_ordinary_run(store: Path, deviating: Path) -> None:
-    run, _ = train(store, active("server", honest=True), Plugins([deviating]))
-    ordinary, _ = train(store, spec(None))
+    run = train(active("server", honest=True), store, Plugins([deviating]))
+    ordinary = train(spec(None), store)
     np.testing.assert_array_equal(run.transcript.final_adapter(), ordinary.transcript.final_adapter())
 
 
 def test_a_silo_that_deviates_trains_on_what_it_likes_and_others_do_not(store: Path, deviating: Path) -> None:
-    run, _ = train(store, active("silo"), Plugins([deviating]))
-    ordinary, _ = train(store, spec(None))
+    run = train(active("silo"), store, Plugins([deviating]))
+    ordinary = train(spec(None), store)
     trained = run.transcript.training(0)
     assert {row for batch in trained["silo-0"]["batches"] for row in batch} == {0, 1, 2, 3}
     assert trained["silo-1"]["batches"] == ordinary.transcript.training(0)["silo-1"]["batches"]
@@ -247,7 +239,7 @@ def test_an_active_row_says_so_and_is_about_one_coalition(tmp_path: Path, deviat
 
 def test_an_adversary_that_sends_nothing_can_not_deviate(store: Path, deviating: Path) -> None:
     with pytest.raises(UsageError, match="sends nothing"):
-        train(store, active("outsider"), Plugins([deviating]))
+        train(active("outsider"), store, Plugins([deviating]))
 
 
 @pytest.mark.parametrize(

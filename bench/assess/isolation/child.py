@@ -97,7 +97,7 @@ def main(folder: Path) -> None:
 def _reach(folder: Path, case: dict[str, Any]) -> tuple[list[Path], list[Path], list[Path]]:
     """(readable, writable, listed): Python, libraries, our source, what the plug-in imports of its own folder, the
     model, the case. Of directories beside these only names can be listed, which is what finding a module takes."""
-    from bench.plugins.provenance import imported
+    from bench.plugins.fingerprint import imported
 
     root = Path(__file__).resolve().parents[3]
     packages = [root / name for name in ("bench", "attacks", "defenses", "tasks")]

@@ -44,7 +44,7 @@ def _target(table: Table, round: int, victim: str) -> Target | None:
 def _trained(table: Table, target: Target) -> list[tuple[int, ...]]:
     """The token ids of the records that the target's silo trained on in its round."""
     run = table.run
-    tokens = training_tokens(target.silo, run.spec, table.materials, run.parts, run.trained)
+    tokens = training_tokens(run.case, target.silo)
     batches = run.transcript.training(target.round)[target.silo]["batches"]
     rows = sorted({int(row) for batch in batches for row in batch})
     return [tuple(int(i) for i in tokens.ids[row, : tokens.lengths[row]]) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +74,12 @@ class Table(Protocol):
 
 
 Play = Callable[[Table, str, Attack, str, Sequence[Seat]], Assessment]
+
+
+def player(game: str) -> Play:
+    """The function ``play`` of the module here that is named after ``game`` (one of ``bench.games.catalog``)."""
+    found: Play = import_module(f"{__package__}.{game}").play
+    return found
 
 
 def tools(table: Table, name: str, adversary: str, seat: Seat, asked: Sequence[str] = ()) -> LentTools:

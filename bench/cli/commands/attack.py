@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from pathlib import Path
 
-from bench.cli.commands.run import named, show
+from bench.cli.commands.run import named, options, show
 from bench.cli.grid import adversary_names, attack_specs
 from bench.core.errors import UsageError
 from bench.plugins.find import Plugins
@@ -19,17 +19,10 @@ def main(args: Namespace) -> int:
     adversaries = adversary_names(args.adversary, ADVERSARIES)
     store = Store(args.store)
     directory = transcript_directory(args.target, store)
-    from bench.assess import run
+    from bench.assess.harness import Harness
+    from bench.assess.run import attack_transcript
 
-    results = run.attack_transcript(
-        directory,
-        attacks,
-        adversaries,
-        store,
-        plugins=plugins,
-        quiet=args.quiet or args.json,
-        isolate=args.isolate,
-    )
+    results = attack_transcript(directory, attacks, adversaries, Harness(store, plugins, options(args)))
     return show(results, store, args.json)
 
 

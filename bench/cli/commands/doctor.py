@@ -12,7 +12,7 @@ from bench.store.store import Store
 
 def main(args: Namespace) -> int:
     found = []
-    for finding in examine(Store(args.store), Plugins(args.plugin)):
+    for finding in examine(Store(args.store, any_layout=True), Plugins(args.plugin)):
         found.append(finding)
         if not args.json:
             mark = {"ok": "ok    ", "note": "note  ", "broken": "BROKEN"}[finding.state]

@@ -42,7 +42,7 @@ def _check(folder: Path, as_json: bool) -> int:
         for sentence in found.differing:
             print(f"{sentence}; run 'bench leaderboard' and commit what it makes")
         for name in found.stale:
-            print(f"{folder / name}: code or libraries changed since some rows were measured (not an error)")
+            print(f"{folder / name}: versions changed since some rows were measured (not an error)")
         if not found.differing:
             print("the committed Markdown is what the committed results give")
     return 1 if found.differing else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.cli.grid import Grid, Request, check_compositions, describe, expand
 from bench.core.errors import UsageError
@@ -13,27 +13,40 @@ from bench.plugins.find import Kind, Plugins
 from bench.spec.result import Result
 from bench.store.store import Store
 
+if TYPE_CHECKING:
+    from bench.assess.harness import Options
+
 
 def main(args: Namespace) -> int:
     plugins = Plugins(args.plugin)
     grid = expand(request(args, plugins), plugins)
-    check_compositions(grid.cells, plugins)
+    check_compositions(grid.rows, plugins)
     store = Store(args.store)
     if args.dry_run:
         return _dry_run(grid, store, plugins, args.json)
-    from bench.assess import run
+    from bench.assess.harness import Harness
+    from bench.assess.run import StillTaken, execute
 
-    results = run.execute(
-        grid.cells,
-        grid.seeds,
-        store,
-        plugins=plugins,
-        preset=grid.preset,
+    harness = Harness(store, plugins, options(args, grid.preset))
+    try:
+        results = execute(grid.rows, grid.seeds, harness)
+    except StillTaken as refused:
+        show(refused.results, store, args.json)
+        raise
+    return show(results, store, args.json)
+
+
+def options(args: Namespace, preset: str = "") -> Options:
+    """How the words of the command line say that runs are carried out."""
+    from bench.assess.harness import Options
+
+    return Options(
+        preset=preset,
         quiet=args.quiet or args.json,
-        refresh=args.refresh,
+        refresh=getattr(args, "refresh", False),
+        wait=args.wait,
         isolate=args.isolate,
     )
-    return show(results, store, args.json)
 
 
 def request(args: Namespace, plugins: Plugins) -> Request:
@@ -78,12 +91,13 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
     from bench.board.words import duration, size
     from bench.cli.forecast import estimate
 
-    estimates = estimate(grid.cells, grid.seeds, store, plugins=plugins)
-    names = dict(zip((cell.cell_id for cell in grid.cells), describe(grid.cells), strict=True))
+    estimates = estimate(grid.rows, grid.seeds, store, plugins=plugins)
+    names = dict(zip((row.row_id for row in grid.rows), describe(grid.rows), strict=True))
     rows: list[dict[str, Any]] = [
         {
-            **dict(zip(("task", "defense", "attack", "adversary"), names[e.cell_id], strict=True)),
+            **dict(zip(("task", "defense", "attack", "adversary"), names[e.row_id], strict=True)),
             "seed": e.seed,
+            "row": e.row_id,
             "cell": e.cell_id,
             "stored": e.stored,
             "trainings": e.trainings,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from dataclasses import replace
 
+from bench.assess.harness import Harness, Options
 from bench.cli.commands.run import named
 from bench.cli.grid import Request, split
 from bench.cli.tuning import Trial, best, tune
@@ -26,8 +26,9 @@ def main(args: Namespace) -> int:
         model=args.model,
     )
     store = Store(args.store)
+    options = Options(preset=args.preset or "", quiet=args.quiet or args.json, wait=args.wait)
     trials: list[Trial] = []
-    for trial in tune(replace(request), defenses, args.tries, store, plugins, quiet=args.quiet or args.json):
+    for trial in tune(request, defenses, args.tries, Harness(store, plugins, options)):
         trials.append(trial)
         if args.json:
             print(json.dumps(trial.to_json()), flush=True)

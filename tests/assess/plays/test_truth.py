@@ -26,7 +26,8 @@ from bench.conformance.playground import Playground, playground
 from bench.corpus.planting import Planting
 from bench.spec.run import PluginSpec
 from bench.training.materials import Materials
-from bench.training.training import ORDINARY, training_tokens
+from bench.training.training import training_tokens
+from bench.training.variant import Variant
 from bench.view.view import View
 from tests.grounds import ground as trained
 
@@ -96,7 +97,7 @@ class Oracle(Attack):
         found = []
         for target in targets:
             run = self.ground.run
-            tokens = training_tokens(target.silo, run.spec, self.materials, run.parts, run.trained)
+            tokens = training_tokens(run.case, target.silo)
             batches = run.transcript.training(target.round)[target.silo]["batches"]
             here = tokens.take(sorted({row for batch in batches for row in batch}))
             # the last token of a record is only ever predicted: it leaves no gradient of its own
@@ -210,10 +211,10 @@ def test_participation_asks_who_trained() -> None:
     for place in run.transcript.public.silos:
         trained, asked, other = (
             {owner[i] for i in ids}
-            for ids in (run.trained.members[place], run.planting.members[place], run.planting.nonmembers[place])
+            for ids in (run.case.trained.members[place], run.planting.members[place], run.planting.nonmembers[place])
         )
         assert trained == asked != other
-        assert not set(run.trained.members[place]) & set(run.planting.members[place])
+        assert not set(run.case.trained.members[place]) & set(run.planting.members[place])
     assert values(ground.assess("oracle", Oracle("participation", ground), "server"))["participation_accuracy"] == 1
     opposite = ground.assess("oracle", Oracle("participation", ground, -1), "server")
     assert values(opposite)["participation_accuracy"] == 0
@@ -221,6 +222,6 @@ def test_participation_asks_who_trained() -> None:
 
 def test_an_ordinary_run_deviates_in_nothing(sentences: Playground) -> None:
     run = sentences.run
-    assert ORDINARY.nominal_size(7, run.spec) == 7
-    assert run.trained is run.planting
+    assert Variant().nominal_size(7, run.spec) == 7
+    assert run.case.trained is run.planting
     assert not run.spec.active

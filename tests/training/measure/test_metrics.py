@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.core.errors import UsageError
 from bench.core.tokens import Tokens, TokenStats
 from bench.stats import bootstrap
-from bench.training.metrics import LARGEST, RESAMPLES, MetricValue, bounded_exp, compute, known
+from bench.training.measure.metrics import LARGEST, RESAMPLES, MetricValue, bounded_exp, compute, known
 
 Floats = NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from bench.defense.compose import Parts
 from bench.federation.setup import Setup
 from bench.spec.result import Utility
 from bench.training.materials import Materials
-from bench.training.metrics import compute, mean_of
+from bench.training.measure.metrics import compute, mean_of
 from bench.transcript.traffic import traffic
 from bench.transcript.transcript import Transcript
 
