@@ -54,6 +54,7 @@ _HOME = {
     "Update": "bench.core.update",
     "UsageError": "bench.core.errors",
     "View": "bench.view.view",
+    "later": "bench.spec.config",
 }
 __all__ = ["API", "__version__", *_HOME]
 

@@ -18,7 +18,6 @@ from bench.store.locks import Holder
 from bench.store.store import Store
 
 if TYPE_CHECKING:
-    from bench.assets.assets import Assets
     from bench.attack.attack import Attack
     from bench.training.case import Case, Plantings
     from bench.training.materials import Workshop
@@ -47,29 +46,29 @@ class Options:
     transcript_budget: int = TRANSCRIPT_BUDGET
 
 
+_AS_USUAL = Options()
+
+
 class Harness:
-    """One per command. Model and corpus are loaded once for all runs that agree on them, sources are read once."""
+    """One per command. Model and corpus are loaded once for all runs that agree on them, sources are read once.
+
+    ``workshop``: another command's of this process, so that what it has loaded serves again."""
 
     def __init__(
-        self, store: Store, plugins: Plugins, options: Options = Options(), assets: Assets | None = None
+        self, store: Store, plugins: Plugins, options: Options = _AS_USUAL, workshop: Workshop | None = None
     ) -> None:
         self.store, self.plugins, self.options = store, plugins, options
         self.progress = Progress(options.quiet)
         self.fingerprints, self.versions = Fingerprints(plugins), Versions(plugins)
-        self._given = assets
-        self._workshop: Workshop | None = None
-
-    def assets(self) -> Assets:
-        from bench.assets.assets import Assets
-
-        return self._given or Assets(quiet=self.progress.quiet)
+        self._workshop = workshop
 
     def workshop(self) -> Workshop:
         """Models and corpora of this process."""
+        from bench.assets.assets import Assets
         from bench.training.materials import Workshop
 
         if self._workshop is None:
-            self._workshop = Workshop(self.plugins, self.assets())
+            self._workshop = Workshop(self.plugins, Assets(quiet=self.progress.quiet))
         return self._workshop
 
     def pinned(self, row: Row) -> Row:
@@ -78,7 +77,7 @@ class Harness:
         model = row.run.model
         if _is_pinned(model):
             return row
-        revision = self.assets().model(model).revision
+        revision = self.workshop().assets.model(model).revision
         changed = row.run.model_copy(update={"model": model.model_copy(update={"revision": revision})})
         return row.model_copy(update={"run": changed})
 

@@ -20,7 +20,7 @@ import pytest
 from bench import stats
 from bench.cli.main import main
 from bench.games.sheet import load
-from bench.spec.result import Result
+from bench.spec.result import RESULT_SCHEMA, Result
 from bench.store.store import Store
 
 #: a federation of seconds: few notes, one epoch
@@ -331,4 +331,4 @@ def test_a_wrong_request_is_one_sentence_and_leaves_nothing(
 
 def test_json_rows_are_json(grid: dict[tuple[str, str, str], Result]) -> None:
     for result in grid.values():
-        assert json.loads(result.to_json())["schema"] == 1
+        assert json.loads(result.to_json())["schema"] == RESULT_SCHEMA

@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.assess.assess import Assessor
+from bench.assess.tools import Memo
 from bench.cli.main import main
 from bench.corpus.planting import Planting
+from bench.plugins.find import Plugins
 from bench.spec.config import canonical_json
 from bench.spec.result import Result
 from bench.spec.run import RunSpec
 from bench.store.store import Store
 from bench.training.training import shadow_specs
+from tests.trained import train
 
 SMALL = (
     "pool.candidates=8",
@@ -136,11 +140,12 @@ def test_a_dry_run_leaves_out_federations_that_are_trained_already(folder: Path)
     assert cell["trainings"] == 6 - have < 6
 
 
-def test_an_attack_without_its_shadows_is_told_so_by_name_of_the_cause() -> None:
-    from bench.assess.assess import _no_shadows
-
-    with pytest.raises(Exception, match="4 shadow federations"):
-        _no_shadows(4)
+def test_an_attack_without_its_shadows_is_told_so_by_name_of_the_cause(folder: Path) -> None:
+    known = RunSpec.model_validate(run(folder, "shadow-one")[0].spec["run"])
+    attack = Plugins([folder / "shadow_one.py"]).find("attack", "shadow-one").build({"models": 4})
+    found = Assessor(train(known, folder / "store"), Memo()).assess("shadow-one", attack, "server")
+    assert found.status == "error"
+    assert "wants 4 shadow federations, and here are 0" in found.note
 
 
 def test_the_numbers_of_shadows() -> None:
