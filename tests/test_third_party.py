@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from bench.cli.main import main
+from tests.grounds import instead
 
 SOURCE = Path(__file__).parent / "third_party"
 
@@ -24,6 +30,24 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run([*command, "--target", str(target), str(copy)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target
+
+
+@pytest.fixture
+def imported(site: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The package can be imported in this process too, where torch and the model's code are imported already."""
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "silobench_example"]:
+        del sys.modules[name]
+
+
+def bench_here(*words: str) -> tuple[int, str]:
+    """(exit code, standard output) of the command line in this process."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        code = main(words)
+    return code, out.getvalue()
 
 
 def bench(site: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -52,22 +76,27 @@ def test_an_installed_plug_in_is_shown_and_named_in_errors(site: Path) -> None:
     assert "Did you mean 'weather'" in bench(site, "show", "task", "wether").stderr
 
 
-def test_an_installed_attack_runs_in_a_process_of_its_own(site: Path, tmp_path: Path) -> None:
-    words = ("run", "--preset", "smoke", "--defense", "fedavg", "--attack", "loss-drop", "--adversary", "outsider")
+@pytest.mark.usefixtures("imported")
+def test_an_installed_attack_runs_in_a_process_of_its_own(tmp_path: Path) -> None:
+    words = ["run", "--preset", "smoke", "--defense", "fedavg", "--attack", "loss-drop", "--adversary", "outsider"]
     small = ("pool.candidates=8", "pool.heldout=8", "federation.rounds=1", "federation.local.epochs=1")
-    sets = [word for value in (*small, "clinical-notes.notes=200") for word in ("--set", value)]
-    done = bench(site, *words, *sets, "--store", str(tmp_path), "--json")
-    assert done.returncode == 0, done.stderr
-    row = json.loads(done.stdout)
+    words += [word for value in (*small, "clinical-notes.notes=200") for word in ("--set", value)]
+    words += ["--store", str(tmp_path), "--json"]
+    code, out = bench_here(*words)
+    assert code == 0
+    row = json.loads(out)
     assert row["status"] == "ok", row["note"]
     assert row["provenance"]["isolated"]
-    done = bench(site, *words, *sets, "--store", str(tmp_path), "--json", "--refresh", "--no-isolate")
-    here = json.loads(done.stdout)
+    code, out = bench_here(*words, "--refresh", "--no-isolate")
+    assert code == 0
+    here = json.loads(out)
     assert "isolated" not in here["provenance"]
     assert here["scores_sha256"] == row["scores_sha256"]
 
 
+@pytest.mark.usefixtures("imported")
 @pytest.mark.parametrize("name", ["norm-clip", "loss-drop", "weather"])
-def test_an_installed_plug_in_passes_the_kit(site: Path, name: str) -> None:
-    done = bench(site, "check", name)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_an_installed_plug_in_passes_the_kit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.conformance.attack.playground", instead)
+    code, out = bench_here("check", name)
+    assert code == 0, out

@@ -85,12 +85,12 @@ def _carry_out(job: Job, harness: Harness, found: dict[str, Result], patient: bo
     if not missing:
         return
     built = {canonical_json(row.attack): harness.attack(row.attack) for row in missing}
-    shadows = _shadows(job, shadows_wanted(missing, built), harness, patient)
+    known = shadows(job, shadows_wanted(missing, built), harness, patient)
     case = harness.case(job.spec, job.seed)
     with harness.hold(case, patient and harness.options.wait):
         # another process may have computed some of them since
         missing = _missing(job, harness, found, harness.options.refresh)
-        for result in _computed(case, missing, shadows, harness):
+        for result in _computed(case, missing, known, harness):
             found[result.result] = result
 
 
@@ -108,7 +108,7 @@ def _missing(job: Job, harness: Harness, found: dict[str, Result], refresh: bool
     return missing
 
 
-def _shadows(job: Job, count: int, harness: Harness, patient: bool) -> list[ShadowRun]:
+def shadows(job: Job, count: int, harness: Harness, patient: bool) -> list[ShadowRun]:
     """The first ``count`` shadow federations of a job's training, from the store where they are fresh, else trained,
     each under a lock of its own. Those that nobody else holds go first."""
     if not count:
@@ -219,10 +219,10 @@ def attack_transcript(
     rows = [Row.model_validate({"run": spec, "attack": attack, "adversary": who}) for attack, who in pairs]
     harness.versions.warn(rows, harness.progress.say)
     built = {canonical_json(row.attack): harness.attack(row.attack) for row in rows}
-    shadows = _shadows(Job(spec, seed, tuple(rows)), shadows_wanted(rows, built), harness, patient=True)
+    known = shadows(Job(spec, seed, tuple(rows)), shadows_wanted(rows, built), harness, patient=True)
     case = harness.case(spec, seed, plantings)
     with harness.hold(case, harness.options.wait) as where:
-        return list(attacked(reopen(case, transcript, where), rows, shadows, harness))
+        return list(attacked(reopen(case, transcript, where), rows, known, harness))
 
 
 def validation(case: Case, harness: Harness, patient: bool) -> Utility:

@@ -41,7 +41,7 @@ class Writer:
             cost={**run.cost, **found.cost},
             claim=assessor.claim(cell.row.adversary),
             learned=run.learned,
-            simulated=(*_simulated(case), *case.parts.simulated),
+            simulated=(*_simulated(cell), *case.parts.simulated),
             adaptive=attack.adaptive,
             active=case.spec.active,
             audit=found.audit,
@@ -56,7 +56,7 @@ class Writer:
         result = Result(
             **self._identity(cell, case),
             status="refused",
-            simulated=_simulated(case),
+            simulated=_simulated(cell),
             adaptive=self.harness.attack(cell.row.attack).adaptive,
             active=True,
             note=str(refusal),
@@ -92,5 +92,5 @@ class Writer:
         }
 
 
-def _simulated(case: Case) -> tuple[str, ...]:
-    return ("secrets from --secret-seed",) if case.spec.secret_seed is not None else ()
+def _simulated(cell: Cell) -> tuple[str, ...]:
+    return ("secrets from --secret-seed",) if cell.row.run.secret_seed is not None else ()

@@ -78,7 +78,8 @@ LEGEND = """\
   and could not have shown more than b.
 - **bytes** per silo and round, from the messages; **train / channel**: seconds of a whole run, all silos and rounds.
 - *tests only*: a size that shows that the code runs, and nothing else. *simulated*: a part that was not really done.
-  *stale*: code or libraries changed since; stale is not false. *uncommitted code*: made by code that no commit holds.
+  *stale*: a plug-in or the harness has another version since; stale is not false. *uncommitted code*: made by code that
+  no commit holds.
 """
 
 

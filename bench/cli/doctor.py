@@ -21,6 +21,7 @@ from bench.board.words import size
 from bench.core.errors import SiloBenchError, UsageError
 from bench.plugins.find import KINDS, Plugins
 from bench.store.store import Store
+from bench.store.usage import usage
 
 State = Literal["ok", "note", "broken"]
 #: less memory than this is too little for the quick preset; less disk than this, for its transcript
@@ -224,7 +225,7 @@ def _store(store: Store) -> Iterator[Finding]:
         if result.scores_sha256 is not None and store.scores(result.scores_sha256) is None:
             broken += 1
             yield Finding("store", "broken", f"The scores of result {result.result} are gone: run it with --refresh.")
-    used = store.usage()
+    used = usage(store)
     says = f"{used.runs} runs and {used.results} results in {used.root}, {size(used.bytes)}"
     yield Finding("store", "ok", says) if not broken else Finding("store", "note", says)
     if used.leftovers:

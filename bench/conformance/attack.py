@@ -14,7 +14,7 @@ from bench.assess.isolation.parent import Origin, isolated
 from bench.assess.plays.table import Assessment
 from bench.attack.attack import Attack, Target
 from bench.conformance.checks import Check, Failed, expect
-from bench.conformance.playground import Playground, playground
+from bench.conformance.playground import Playground, playground, setting
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugin, Plugins
 from bench.spec.config import Config, canonical_json
@@ -78,7 +78,7 @@ class _Subject:
         """The run that the attack is made on as ``who``: trained once for all that share it."""
         variant = self.attack.variant(who)
         named = None if variant is None else variant.model_dump(mode="json")
-        key = canonical_json([self.attack.game, self.attack.ground, named])
+        key = canonical_json([setting(self.attack.game), self.attack.ground, named])
         if key not in self._grounds:
             own = [] if self.plugin.path is None else [self.plugin.path]
             known = Plugins([path for path in own if path.parent.name != "attacks"])

@@ -149,20 +149,28 @@ class Playground:
 
 
 def playground(
-    game: GameName, defense: str = "fedavg", variant: PluginSpec | None = None, plugins: Plugins | None = None
+    game: GameName,
+    defense: str = "fedavg",
+    variant: PluginSpec | None = None,
+    plugins: Plugins | None = None,
+    local: LocalSpec | None = None,
 ) -> Playground:
-    """Train it: a few seconds. ``defense``: whose run it is, with its defaults; ``variant``: a run of its own.
+    """Train it: a few seconds. ``defense``: whose run it is, with its defaults; ``variant``: a run of its own;
+    ``local``: how its silos train, where that is not to be what the game needs.
 
-    Membership and reconstruction are played on sentences of random words; other games on clinical notes, divided by
-    ward, with labels and marked secrets.
+    Membership, reconstruction and audit are played on sentences of random words; other games on one setting of clinical
+    notes, divided by ward, with labels and marked secrets (``setting``).
     """
     known = plugins or Plugins()
     parts = fill(known.find("defense", defense).build({}))
     kind = build_variant(variant, known)
-    if game in _SENTENCES:
-        spec, materials = _on_sentences(game, defense, variant)
+    spec = _on_notes(defense, variant) if setting(game) == "notes" else _on_sentences(game, defense, variant)
+    if local is not None:
+        spec = spec.model_copy(update={"federation": spec.federation.model_copy(update={"local": local})})
+    if setting(game) == "notes":
+        materials = Workshop(known, Assets(quiet=True), "cpu").materials(spec, 0)
     else:
-        spec, materials = _on_notes(defense, variant, known)
+        materials = _materials(spec, Sentences(WORDS.get(game, 8)))
     folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
     store = Store(Path(folder.name))
     run = train(_case(spec, parts, kind.materials(materials, spec, 0), kind, store), store)
@@ -174,12 +182,14 @@ def _case(spec: RunSpec, parts: Parts, materials: Materials, variant: Variant, s
     return Case(spec, 0, spec.run_id(0), parts, variant, materials, plantings)
 
 
-_SENTENCES = ("membership", "reconstruction", "audit")
+def setting(game: GameName) -> str:
+    """What ``game`` is played on: games of one setting are played on one run."""
+    return game if game in ("membership", "reconstruction", "audit") else "notes"
 
 
-def _on_notes(defense: str, variant: PluginSpec | None, plugins: Plugins) -> tuple[RunSpec, Materials]:
+def _on_notes(defense: str, variant: PluginSpec | None) -> RunSpec:
     """A federation of three wards that memorises its notes."""
-    spec = RunSpec(
+    return RunSpec(
         task=PluginSpec(name="clinical-notes", config={"notes": 400, "seed": 0}),
         model=ModelSpec(name="tiny"),
         pool=PoolSpec(candidates=12, validation=0, heldout=6, population=40, max_tokens=64),
@@ -194,14 +204,13 @@ def _on_notes(defense: str, variant: PluginSpec | None, plugins: Plugins) -> tup
         variant=variant,
         secret_seed=SECRET_SEED,
     )
-    return spec, Workshop(plugins, Assets(quiet=True), "cpu").materials(spec, 0)
 
 
-def _on_sentences(game: GameName, defense: str, variant: PluginSpec | None) -> tuple[RunSpec, Materials]:
+def _on_sentences(game: GameName, defense: str, variant: PluginSpec | None) -> RunSpec:
     federation = {"reconstruction": _RECONSTRUCTION, "audit": _AUDIT}.get(
         game, _MEMBERSHIP if defense == "fedavg" else _BRIEF
     )
-    spec = RunSpec(
+    return RunSpec(
         task=PluginSpec(name="sentences"),
         model=ModelSpec(name="tiny"),
         pool=PoolSpec(
@@ -212,7 +221,6 @@ def _on_sentences(game: GameName, defense: str, variant: PluginSpec | None) -> t
         variant=variant,
         secret_seed=SECRET_SEED,
     )
-    return spec, _materials(spec, Sentences(WORDS.get(game, 8)))
 
 
 def _materials(spec: RunSpec, task: Task) -> Materials:

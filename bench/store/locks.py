@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.core.errors import UsageError
-from bench.core.files import read_text, write_text, writing
+from bench.core.files import write_text, writing
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 #: seconds between two looks at a taken lock
 POLL = 0.1
-#: seconds that a new holder has to say who it is
+#: seconds that a holder may be without a word, when it begins and when it ends
 _INTRODUCTION = 2.0
 
 
@@ -84,28 +84,28 @@ class Locks:
         self, lock: BaseFileLock, name: str, taken: str, waiting: Callable[[Holder | None], None] | None
     ) -> None:
         told: Holder | None = None
-        first = True
+        first, silent = True, time.monotonic()
         while not _tried(lock):
             holder = self.holder(name)
+            if holder is None and time.monotonic() < silent + _INTRODUCTION:
+                time.sleep(POLL)  # it took the lock this moment, or is about to let it go
+                continue
+            silent = time.monotonic()
             if waiting is None:
                 by = f" ({holder})" if holder is not None else ""
-                raise Taken(f"{taken}{by}: wait until it has finished, or name another store with --store.", holder)
+                raise Taken(f"{taken}{by}: wait for it (--wait), or name another store with --store.", holder)
             if first or holder != told:
                 waiting(holder)
                 first, told = False, holder
             time.sleep(POLL)
 
     def holder(self, name: str) -> Holder | None:
-        """Who holds a taken lock; None where nobody has said so in time."""
-        until = time.monotonic() + _INTRODUCTION
-        while time.monotonic() < until:
-            text = read_text(self.folder / f"{name}.json")
-            try:
-                value = json.loads(text) if text is not None else None
-                return Holder(str(value["doing"]), bool(value["passing"]), int(value["pid"])) if value else None
-            except (ValueError, KeyError, TypeError):
-                time.sleep(POLL)
-        return None
+        """Who holds a taken lock, in its own words; None where there are none that can be read."""
+        try:
+            value = json.loads((self.folder / f"{name}.json").read_bytes())
+            return Holder(str(value["doing"]), bool(value["passing"]), int(value["pid"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return None
 
 
 def _tried(lock: BaseFileLock) -> bool:

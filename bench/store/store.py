@@ -23,7 +23,6 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +39,6 @@ _MARKER = "store.json"
 _COMPUTING = Holder("computing it")
 _ID = re.compile(r"[0-9a-f]{8,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Usage:
-    """What a store holds: numbers of files, bytes on disk, and ``leftovers`` (``*.partial`` of killed processes)."""
-
-    root: Path
-    runs: int
-    results: int
-    scores: int
-    plantings: int
-    leftovers: int
-    bytes: int
 
 
 class Store:
@@ -301,21 +287,6 @@ class Store:
 
     def details_path(self, digest: str) -> Path:
         return self.root / "details" / self.scores_path(digest).name
-
-    # -- size ------------------------------------------------------------------------------------------------------
-
-    def usage(self) -> Usage:
-        """Count files and bytes, for ``bench doctor``. Files that vanish meanwhile are left out."""
-        counts = {name: len(list((self.root / name).glob("*.json"))) for name in ("results", "scores", "plantings")}
-        total = leftovers = 0
-        for folder, folders, files in os.walk(self.root):
-            leftovers += sum(name.endswith(".partial") for name in (*folders, *files))
-            for name in files:
-                try:
-                    total += os.lstat(os.path.join(folder, name)).st_size
-                except OSError:
-                    continue
-        return Usage(self.root, runs=len(list(self.runs())), leftovers=leftovers, bytes=total, **counts)
 
 
 def sha256(text: str) -> str:

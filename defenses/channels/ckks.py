@@ -55,7 +55,8 @@ class CKKS(SumChannel):
     ``key_holder="server"``: the reverse, as the published code has it."""
 
     dealt = True
-    #: measured: below 1e-8 per summed silo, whatever the values' size (up to 50); this holds for 100 silos
+    #: measured: below 1e-8 per summed silo, whatever the values' size (up to 50): the largest of 4,096 was 2.8e-7 with
+    #: 30 silos, and comes near this bound, or just over it, with 100
     error = 1e-6
 
     def __init__(self, key_holder: Literal["silos", "server"] = "silos") -> None:

@@ -52,10 +52,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 @pytest.fixture
 def make(tmp_path: Path, plugin: Path, shared: Workshop) -> Callable[..., Harness]:
-    def made(alone: bool = False, **options: object) -> Harness:
-        """``alone``: with a model of its own, for a thread of its own."""
+    def made(**options: object) -> Harness:
         chosen = Options(**{"isolate": False, "quiet": True, **options})  # type: ignore[arg-type]
-        harness = Harness(Store(tmp_path / "store"), Plugins([plugin]), chosen, None if alone else shared)
+        harness = Harness(Store(tmp_path / "store"), Plugins([plugin]), chosen, shared)
         for one in (row(), row(attack="shadow-one"), row(attack="source"), row(attack="participation")):
             # sources are read here, since Python 3.11 can't parse in two threads at once
             harness.fingerprints.of_result(one)
@@ -90,15 +89,6 @@ def held(tmp_path: Path) -> Iterator[Callable[[Cell, bool], threading.Event]]:
         event.set()
     for thread in threads:
         thread.join()
-
-
-def test_two_commands_whose_runs_are_each_other_s_shadows_both_finish(make: Callable[..., Harness]) -> None:
-    rows = [row(shadow, "shadow-one") for shadow in (0, 1)]
-    with ThreadPoolExecutor(2) as pool:
-        running = [pool.submit(execute, [one], [0], make(alone=True)) for one in rows]
-        results = [one.result(timeout=120)[0] for one in running]
-    assert [result.status for result in results] == ["ok", "ok"]
-    assert len(list(make().store.runs())) == 3
 
 
 def test_what_another_command_computes_is_refused_at_the_end_and_all_else_is_done(
@@ -154,16 +144,6 @@ def test_a_target_that_another_command_only_trains_is_waited_for(
         assert not waiting.done()
         done.set()
         assert waiting.result(timeout=60)[0].status == "ok"
-
-
-def test_commands_that_ask_for_the_same_compute_every_cell_once(make: Callable[..., Harness]) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        running = [pool.submit(execute, [row()], seeds, make(alone=True, wait=True)) for seeds in ([0, 1], [1, 0], [1])]
-        first, second, third = (one.result(timeout=120) for one in running)
-    assert [r.seed for r in first] == [0, 1]
-    assert first == second[::-1]  # in every field, the date among them
-    assert third == first[1:]
-    assert not list((make().store.root / "results").glob("old/*"))
 
 
 def test_shadows_are_trained_before_the_target_s_lock_is_taken(

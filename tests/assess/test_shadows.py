@@ -10,17 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.assess.assess import Assessor
-from bench.assess.tools import Memo
 from bench.cli.main import main
 from bench.corpus.planting import Planting
-from bench.plugins.find import Plugins
 from bench.spec.config import canonical_json
 from bench.spec.result import Result
 from bench.spec.run import RunSpec
 from bench.store.store import Store
-from bench.training.training import shadow_specs
-from tests.trained import train
 
 SMALL = (
     "pool.candidates=8",
@@ -140,24 +135,6 @@ def test_a_dry_run_leaves_out_federations_that_are_trained_already(folder: Path)
     assert cell["trainings"] == 6 - have < 6
 
 
-def test_an_attack_without_its_shadows_is_told_so_by_name_of_the_cause(folder: Path) -> None:
-    known = RunSpec.model_validate(run(folder, "shadow-one")[0].spec["run"])
-    attack = Plugins([folder / "shadow_one.py"]).find("attack", "shadow-one").build({"models": 4})
-    found = Assessor(train(known, folder / "store"), Memo()).assess("shadow-one", attack, "server")
-    assert found.status == "error"
-    assert "wants 4 shadow federations, and here are 0" in found.note
-
-
-def test_the_numbers_of_shadows() -> None:
-    def spec(shadow: int) -> RunSpec:
-        return RunSpec.model_validate({"task": {"name": "t"}, "defense": [{"name": "d"}], "shadow": shadow})
-
-    assert [s.shadow for s in shadow_specs(spec(0), 3)] == [1, 2, 3]
-    assert [s.shadow for s in shadow_specs(spec(2), 3)] == [0, 1, 3]
-    assert [s.shadow for s in shadow_specs(spec(9), 3)] == [0, 1, 2]
-    assert shadow_specs(spec(0), 0) == []
-
-
 def test_runs_that_are_no_shadow_keep_their_identity() -> None:
     plain = RunSpec.model_validate({"task": {"name": "t"}, "defense": [{"name": "d"}]})
     shadow = plain.model_copy(update={"shadow": 1})
@@ -172,21 +149,6 @@ def test_silos_of_a_shadow_take_their_records_in_another_order() -> None:
 
     one, other = (Streams(0, prefix).generator("silo", 0, 0).permutation(30) for prefix in ("", "shadow 1/"))
     assert not np.array_equal(one, other)
-
-
-def test_parties_of_a_shadow_draw_secrets_of_their_own() -> None:
-    """Under a secret seed too, or noise and keys of a shadow would be those of its target."""
-    from bench.core.streams import Streams
-    from bench.federation.setup import Setup
-
-    def drawn(prefix: str) -> list[int]:
-        setup = object.__new__(Setup)
-        for name, value in {"streams": Streams(0), "orders": Streams(0, prefix), "secret_seed": 3}.items():
-            object.__setattr__(setup, name, value)
-        return setup.secret("silo-0").generator("noise").integers(0, 2**31, 8).tolist()
-
-    assert drawn("") != drawn("shadow 1/") != drawn("shadow 2/")
-    assert drawn("shadow 1/") == drawn("shadow 1/")
 
 
 def test_an_attack_is_made_on_the_run_that_it_names_and_on_no_other(folder: Path) -> None:

@@ -130,9 +130,9 @@ SETS = (
     "pool.heldout=8",
     "pool.population=24",
     "pool.max_tokens=40",
-    "federation.rounds=2",
     "audit.canaries=90",
 )
+TWO = ("federation.rounds=2", "federation.local.epochs=1")
 
 
 def run(store: Path, defense: str, adversaries: str, *sets: str, secret: int | None = None) -> dict[str, Result]:
@@ -159,7 +159,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def leaking(store: Path) -> dict[str, Result]:
     """The coins are drawn from a number: how many heads there are bounds what any guesser can prove."""
-    return run(store, "fedavg", "outsider,silo,server", "federation.local.epochs=24", secret=1)
+    sets = ("federation.rounds=1", "federation.local.epochs=24")
+    return run(store, "fedavg", "outsider,silo,server", *sets, secret=1)
 
 
 def test_a_run_that_memorises_its_canaries_shows_nearly_all_that_can_be_shown(leaking: dict[str, Result]) -> None:
@@ -203,7 +204,7 @@ def test_scored_against_coins_that_were_not_tossed_it_proves_nothing(store: Path
 
 
 def test_an_audit_of_a_private_run_stays_below_its_claim_and_is_verified(store: Path) -> None:
-    found = run(store, "dp-sgd", "server")["server"]
+    found = run(store, "dp-sgd", "server", *TWO)["server"]
     assert found.claim is not None
     assert found.claim.epsilon is not None
     assert found.audit is not None
@@ -241,7 +242,7 @@ def test_an_ordinary_run_can_not_be_audited(store: Path) -> None:
     words = ["run", "--preset", "smoke", "--defense", "fedavg", "--attack", "mia", "--json", "--adversary", "outsider"]
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()):
-        sets = [part for one in SETS[:-1] for part in ("--set", one)]
+        sets = [part for one in (*SETS[:-1], *TWO) for part in ("--set", one)]
         assert main([*words, "--store", str(store), *sets]) == 0
         run_id = Result.from_json(out.getvalue()).run
         out.truncate(0)

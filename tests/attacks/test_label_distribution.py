@@ -106,12 +106,12 @@ def test_one_sided_silos_are_found_in_their_uploads(scene: Scene) -> None:
 def test_silos_are_answered_in_any_order_and_simulations_are_shared(scene: Scene) -> None:
     view, made = scene.view("upload"), scene.lent.made
     made.clear()
-    one = scene.ask(view)
+    one = scene.ask(view, steps=3)
     assert sum(key[1] != "before" for key in made) == 1  # type: ignore[index]
-    other = scene.ask(view, SILOS[::-1])
+    other = scene.ask(view, SILOS[::-1], steps=3)
     assert len(made) == 2
     np.testing.assert_allclose(other.shares[::-1], one.shares, atol=1e-6)
-    assert scene.ask(view, SILOS[1:2]).shares[0] == pytest.approx(one.shares[1], abs=1e-6)
+    assert scene.ask(view, SILOS[1:2], steps=3).shares[0] == pytest.approx(one.shares[1], abs=1e-6)
 
 
 def trained_on(scene: Scene, label: int, at: Flat) -> tuple[Flat, NDArray[np.float64]]:
@@ -142,7 +142,7 @@ def test_whoever_trained_as_a_simulation_has_its_shares(scene: Scene) -> None:
 
 
 def test_without_uploads_the_first_global_change_counts_for_all(scene: Scene) -> None:
-    found = scene.ask(scene.view("adapter"))
+    found = scene.ask(scene.view("adapter"), steps=3)
     assert found.reads == ("adapter after round 0",)
     np.testing.assert_array_equal(found.shares[0], found.shares[1])
 
@@ -156,7 +156,7 @@ def test_it_simulates_where_silos_may_differ(scene: Scene, method: str, partitio
     view = scene.view("upload")
     divided = replace(view, spec=SPEC | {"federation": {"local": LOCAL, "partition": partition}})
     scene.lent.made.clear()
-    found = scene.ask(divided, SILOS[:1], method=method)
+    found = scene.ask(divided, SILOS[:1], method=method, steps=3)
     assert bool(scene.lent.made) == simulates
     expected = label_distribution.expected(scene.lent, view.readings[0])  # type: ignore[arg-type]
     assert np.allclose(found.shares[0], expected, atol=1e-6) != simulates

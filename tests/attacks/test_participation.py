@@ -33,10 +33,10 @@ KINDS = (
     "eye lens retina vision cornea drops",
 )
 CAME = (1, 0)
-LOCAL = {"steps": 6, "batch": 8, "optimizer": "adamw", "lr": 5e-3}
+LOCAL = {"steps": 3, "batch": 4, "optimizer": "adamw", "lr": 5e-3}
 
 
-def texts(model: LoraModel, kind: int, seed: int, count: int = 16) -> Tokens:
+def texts(model: LoraModel, kind: int, seed: int, count: int = 10) -> Tokens:
     rng = np.random.default_rng([kind, seed])
     words = KINDS[kind].split()
     made = [" ".join(["the patient's", *rng.choice(words, 5), "was seen"]) for _ in range(count)]
@@ -74,7 +74,7 @@ def scene(loaded: LoraModel) -> Scene:
     uploads = []
     for place, came in enumerate(CAME):
         own = texts(loaded, 2 * place + came, seed=1)
-        change = simulate(loaded, initial, own, local, 6, np.random.default_rng(40 + place))
+        change = simulate(loaded, initial, own, local, LOCAL["steps"], np.random.default_rng(40 + place))
         uploads.append((initial + change).astype(np.float32))
     fresh = [texts(loaded, kind, seed=2) for kind in range(len(KINDS))]
     organisations = tuple(Organisation(PLACES[k // 2], one, ("",) * len(one)) for k, one in enumerate(fresh))

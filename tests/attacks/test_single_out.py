@@ -15,6 +15,9 @@ from bench.spec.run import Cell, PluginSpec, Row
 from bench.store.store import Store
 from tests.attacks.active_runs import Ground, ground, spec
 
+#: enough where an upload is refused whatever is in it
+BRIEF = {"steps": 1, "batch": 2}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -55,7 +58,7 @@ def test_against_members_that_were_not_trained_on_it_is_chance(fedshield: Ground
 )
 def test_signed_uploads_are_refused_in_another_s_name(folder: Path, channel: str) -> None:
     with pytest.raises(Refused, match=r"stopped at server.*silo-1 is not signed"):
-        ground(folder, spec(channel), "single-out")
+        ground(folder, spec(channel, local=BRIEF), "single-out")
 
 
 def test_a_server_that_skips_the_check_gets_masks_that_do_not_cancel(
@@ -64,13 +67,13 @@ def test_a_server_that_skips_the_check_gets_masks_that_do_not_cancel(
     """The signature only names the fault early: what protects the silo is that its masks need the others' uploads."""
     monkeypatch.setattr("defenses.channels.secagg.server.verify", lambda *_: True)
     with pytest.raises(Refused, match=r"stage open of round 0.*no 3 updates add up to"):
-        ground(tmp_path, spec("secagg"), "single-out")
+        ground(tmp_path, spec("secagg", local=BRIEF), "single-out")
 
 
 def test_a_refusal_is_a_row_and_is_answered_from_the_store(tmp_path: Path) -> None:
     plugins = Plugins()
     attack = plugins.find("attack", "single-out").build({})
-    run = spec("secagg").model_copy(update={"variant": attack.variant("server")})
+    run = spec("secagg", local=BRIEF).model_copy(update={"variant": attack.variant("server")})
     named = PluginSpec(name="single-out", config=run.variant.config["attack"]["config"])
     row = Row(run=run, attack=named, adversary="server")
     harness = Harness(Store(tmp_path), plugins, Options(quiet=True))

@@ -95,7 +95,8 @@ def test_an_ordinary_run_is_none_for_it(folder: Path, secagg: Ground) -> None:
 
 def test_a_zero_that_is_none_opens_nothing(folder: Path) -> None:
     """Silos that add noise contribute it: the guess that they send nothing is false, and no reading."""
-    one = ground(folder, spec("local-dp"), "split-view", adversary="server")
+    brief = spec("local-dp", local={"steps": 1, "batch": 2})
+    one = ground(folder, brief, "split-view", adversary="server")
     truth = one.run.transcript.truth(0, "silo-1")
     assert truth is not None
     assert truth.any()

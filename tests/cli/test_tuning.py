@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.cli.grid import Request
+from bench.cli.main import main
 from bench.cli.tuning import Trial, _plans, best, combinations
 from bench.core.errors import UsageError
 from bench.plugins.find import Plugins
@@ -76,9 +77,10 @@ def test_a_run_of_two_trials_measures_validation_records(tmp_path: Path) -> None
     words = ["tune", "--defense", "fedavg", "--preset", "smoke", "--json", "--store", str(tmp_path)]
     words += ["--set", "federation.rounds=1", "--set", "pool.heldout=4", "--set", "pool.validation=8"]
     words += ["--try", "federation.local.lr=1e-9,1e-2"]
-    done = subprocess.run([sys.executable, "-m", "bench", *words], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    still, learnt = (json.loads(line) for line in done.stdout.splitlines())
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert main(words) == 0
+    still, learnt = (json.loads(line) for line in out.getvalue().splitlines())
     assert still["records"] == learnt["records"] == 8
     assert still["value"] == pytest.approx(still["base"], rel=1e-4)
     assert learnt["value"] < learnt["base"]

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from bench.conformance import Grounds, check
+from bench.conformance import attack as kit
 from bench.plugins.find import KINDS, Plugin, Plugins
 from bench.spec.run import ADVERSARIES
+from tests.grounds import instead
 
 #: tasks whose records must be fetched first: checked by hand with 'bench check', and by their own tests on local files
 FETCHED = frozenset({"drug-reviews"})
@@ -23,6 +25,11 @@ FOUND = [plugin for kind in KINDS for plugin in Plugins().all(kind) if plugin.or
 def grounds() -> Grounds:
     """Runs to try attacks on, trained once for all of them."""
     return {}
+
+
+@pytest.fixture(autouse=True)
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kit, "playground", instead)
 
 
 def case(plugin: Plugin) -> Any:

@@ -67,15 +67,13 @@ class Copying(Carrier):
     def deliver(self, party: str, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
         self.delivered.append((party, stage, round, [f"{m.stage} of {m.sender}" for m in inbox]))
         for sent in self.inner.deliver(party, stage, round, [Forged.of(message) for message in inbox]):
-            yield Outgoing(tuple(list(sent.receivers)), [bytes(bytearray(frame)) for frame in sent.frames])
+            yield Outgoing(tuple(sent.receivers), [bytes(bytearray(frame)) for frame in sent.frames])
 
 
 @pytest.mark.parametrize("opener", ["server", "silos"])
 def test_another_carrier_gives_the_same_transcript(tmp_path: Path, opener: str) -> None:
     channel = PlainChannel(opener)  # type: ignore[arg-type]
-    setup = make_setup(
-        FederationSpec(silos=2, rounds=1), Defense(trainer=DrawnTrainer(), channel=channel)
-    )
+    setup = make_setup(FederationSpec(silos=2, rounds=1), Defense(trainer=DrawnTrainer(), channel=channel))
     usual = run(tmp_path / "usual", setup)
     other = Transcript.create(tmp_path / "other", setup.public, setup.initial, {})
     federation = Federation(setup, other)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.core.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError
 from bench.core.update import Update
 from bench.defense.channel import Channel
 from bench.defense.compose import Defense
@@ -95,11 +95,3 @@ def test_a_quantiser_after_it_keeps_the_support(tmp_path: Path) -> None:
 def test_a_support_that_others_cannot_derive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SiloBenchError, match="public support"):
         run(tmp_path, setup_of(OwnLargest(), PlainChannel()))
-
-
-@pytest.mark.parametrize("bad", [[3, 2], [0, 0], [-1, 2], [0, LAYOUT.size], [[1, 2]]])
-def test_a_stored_support_is_checked(bad: Any, tmp_path: Path) -> None:
-    transcript = run(tmp_path, setup_of(Largest(), PlainChannel()))
-    np.save(tmp_path / "rounds" / "0001" / "support.npy", np.array(bad, dtype=np.int64))
-    with pytest.raises(UsageError, match=r"support\.npy"):
-        transcript.support(0)

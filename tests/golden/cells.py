@@ -14,21 +14,21 @@ from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import Any
 
-from bench.assess import Assessor
-from bench.config import canonical_json
-from bench.errors import Refused
-from bench.grid import Request, expand
-from bench.jobs import Job, jobs, ordered
-from bench.lender import Memo
-from bench.logged import opened_sums
-from bench.plugins import Plugins
-from bench.progress import Progress
-from bench.result import Result
-from bench.run import TRANSCRIPT_BUDGET, Runner
-from bench.spec import Cell, RunSpec
-from bench.store import Store
-from bench.training import TrainedRun
-from bench.writer import Writer
+from bench.assess.assess import Assessor
+from bench.assess.harness import Harness, Options
+from bench.assess.jobs import Job, jobs, ordered, shadows_wanted
+from bench.assess.run import shadows, trained
+from bench.assess.tools import Memo
+from bench.assess.write import Writer
+from bench.cli.grid import Request, expand
+from bench.core.errors import Refused
+from bench.plugins.find import Plugins
+from bench.spec.config import canonical_json
+from bench.spec.result import Result
+from bench.spec.run import Cell
+from bench.store.store import Store
+from bench.training.training import TrainedRun
+from bench.transcript.notes import opened_sums
 from tests.golden.machine import made_on, one_thread
 from tests.golden.settings import SECRET_SEED, TASK, attacks_on, keys, sets
 
@@ -66,9 +66,9 @@ def answers(plugins: Plugins, defense: str, more: Mapping[str, str] = MappingPro
     run: dict[str, Any] = {}
     with one_thread(), TemporaryDirectory(prefix="silobench-golden-") as folder:
         recorder = _Recorder(Store(Path(folder)), plugins)
-        for job in jobs(grid.cells, grid.seeds):
-            for cell, result in recorder.rows(job):
-                cells[cell.attack.name][cell.adversary] = recorder.answer(cell, result)
+        for job in jobs(grid.rows, grid.seeds):
+            for cell, result in recorder.results(job):
+                cells[cell.row.attack.name][cell.row.adversary] = recorder.answer(cell, result)
             if job.spec.variant is None and recorder.trained is not None:
                 run = _run(recorder.trained)
         made = made_on()
@@ -76,56 +76,48 @@ def answers(plugins: Plugins, defense: str, more: Mapping[str, str] = MappingPro
     return {named[""]: {"made": made, "run": rounded(run)}, **found}
 
 
-class _Unmarked(Writer):
-    """Marks no result with the code that made it: of all that a row holds, this is not recorded."""
-
-    def fingerprint(self, cell: Cell) -> str:
-        return "0" * 64
-
-    def made_by(self, spec: RunSpec) -> dict[str, str]:
-        return {"fingerprint": "0" * 64, "measured_by": "0" * 64}
-
-
-class _Recorder(Runner):
+class _Recorder:
     """Trains as the command line does, and attacks each training with a memo for every attack: what one attack asks
     for decides in which batch a record is passed, and so the last bits of what another would get."""
 
     trained: TrainedRun | None = None
 
     def __init__(self, store: Store, plugins: Plugins) -> None:
-        super().__init__(store, plugins, "smoke", Progress(True), TRANSCRIPT_BUDGET, None)
-        self.writer = _Unmarked(store, plugins, "smoke")
+        self.harness = Harness(store, plugins, Options(preset="smoke", quiet=True))
+        self.writer = Writer(self.harness)
 
-    def rows(self, job: Job) -> Iterator[tuple[Cell, Result]]:
+    def results(self, job: Job) -> Iterator[tuple[Cell, Result]]:
         """Every cell of one training with its result."""
-        built = {canonical_json(c.attack): self.build_attack(c.attack) for c in job.cells}
+        built = {canonical_json(row.attack): self.harness.attack(row.attack) for row in job.rows}
+        known = shadows(job, shadows_wanted(job.rows, built), self.harness, patient=True)
+        case = self.harness.case(job.spec, job.seed)
         try:
-            run, materials = self._train(job, False)
+            with self.harness.hold(case, patient=False):
+                run = trained(case, self.harness)
         except Refused as refusal:
-            source = self.materials(job.spec, job.seed)
             for cell in job.cells:
-                adaptive = built[canonical_json(cell.attack)].adaptive
-                yield cell, self.writer.refused(cell, job.seed, source, refusal, adaptive)
+                yield cell, self.writer.refused(cell, case, refusal)
             return
         self.trained = run
-        claiming = replace(run, spec=run.spec.model_copy(update={"secret_seed": None}))
-        assessor = Assessor(claiming, materials, Memo(), lambda count: self._shadows(run, count))
+        claiming = replace(case, spec=case.spec.model_copy(update={"secret_seed": None}))
+        assessor = Assessor(replace(run, case=claiming), Memo(), known)
         memos = {key: Memo() for key in built}
-        for cell in ordered(job.cells, built):
-            key = canonical_json(cell.attack)
+        for row in ordered(job.rows, built):
+            key = canonical_json(row.attack)
             assessor.memo = memos[key]
-            found = assessor.assess(cell.attack.name, built[key], cell.adversary)
-            yield cell, self.writer.measured(cell, run, assessor, found, built[key])
+            found = assessor.assess(row.attack.name, built[key], row.adversary)
+            cell = Cell(row, job.seed)
+            yield cell, self.writer.measured(cell, assessor, found, built[key])
         assessor.drop_views()
 
     def answer(self, cell: Cell, result: Result) -> dict[str, Any]:
         """What is recorded of one row."""
         row = result.model_dump(mode="json")
-        text = None if result.scores_sha256 is None else self.store.scores(result.scores_sha256)
+        text = None if result.scores_sha256 is None else self.harness.store.scores(result.scores_sha256)
         found = {name: row[name] for name in ("status", "reads", "claim", "audit", "note", "simulated", "active")}
         found["figures"] = row["leakage"]
         found["sheet"] = None if text is None else json.loads(text)
-        if cell.run.variant is not None:
+        if cell.row.run.variant is not None:
             found["bytes"] = _bytes(result.cost)
         return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.plugins import Plugins
+from bench.plugins.find import Plugins
 from tests.golden.agreement import disagreements, tolerance
 from tests.golden.cells import Answer
 from tests.golden.files import FOLDER, path, read

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.committed import pack
-from bench.config import canonical_json
+from bench.spec.config import canonical_json
+from bench.store.committed import pack
 
 FOLDER = Path(__file__).with_name("cells")
 SUMS = "SHA256SUMS"

@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from bench.plugins import Plugins
+from bench.plugins.find import Plugins
 from tests.golden import cells, files, settings
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import bench
-from bench.plugins import Kind, Plugins
+from bench.core.versions import harness
+from bench.plugins.find import Kind, Plugins
 
 TASK = "clinical-notes"
 #: the attack that every defense is asked by, and the defenses that every attack is made on
@@ -57,20 +57,10 @@ OF_ATTACK: Mapping[str, Mapping[str, str]] = {
 FEWER = {"windows": "[2,5]", "fractions": "[0.2]", "population": "16"}
 
 
-def versions() -> dict[str, int]:
-    """The harness's own versions: of training, of views and of scoring. One that is not stated is 1."""
-    return {name: int(getattr(bench, name, 1)) for name in ("TRAINING", "VIEWS", "SCORING")}
-
-
-def plugin_version(plugins: Plugins, kind: Kind, name: str) -> int:
-    """What the plug-in's module says; one that says nothing is at 1."""
-    return int(getattr(plugins.find(kind, name).module(), "version", 1))
-
-
 def keys(plugins: Plugins, defense: str, attacks: Sequence[str]) -> dict[str, str]:
     """Key by attack, and that of the run under the empty name. A key names all that may change an answer: an attack's
     new version changes the keys of that attack and no other."""
-    of = versions()
+    of = harness()
     run = f"{_at(plugins, 'task', TASK)}--{_at(plugins, 'defense', defense)}"
     found = {"": f"{run}--T{of['TRAINING']}-S{of['SCORING']}"}
     for attack in attacks:
@@ -80,7 +70,7 @@ def keys(plugins: Plugins, defense: str, attacks: Sequence[str]) -> dict[str, st
 
 
 def _at(plugins: Plugins, kind: Kind, name: str) -> str:
-    return f"{name}@{plugin_version(plugins, kind, name)}"
+    return f"{name}@{plugins.find(kind, name).version}"
 
 
 def built_in(plugins: Plugins, kind: Kind) -> tuple[str, ...]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from bench.plugins import Plugins
+from bench.plugins.find import Plugins
 from tests.golden import files, settings
 from tests.golden.agreement import unfounded
 from tests.golden.checks import PLUGINS
@@ -45,7 +46,8 @@ def test_nothing_that_was_recorded_was_edited() -> None:
 def test_a_new_version_changes_the_keys_of_its_attack_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     before = settings.keys(PLUGINS, "fedavg", ("mia", "lira"))
     plugins = Plugins()
-    monkeypatch.setattr(plugins.find("attack", "mia").module(), "version", 2, raising=False)
+    raised = replace(plugins.find("attack", "mia").outline, version=2)
+    monkeypatch.setitem(plugins._all("attack"), "mia", replace(plugins.find("attack", "mia"), outline=raised))
     after = settings.keys(plugins, "fedavg", ("mia", "lira"))
     assert {attack for attack in before if before[attack] != after[attack]} == {"mia"}
     assert after["mia"] == before["mia"].replace("mia@1", "mia@2")

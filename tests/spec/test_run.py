@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from bench.spec.config import Config, canonical_json, digest, later
 from bench.spec.run import Cell, PluginSpec, Row, RunSpec
 
 
@@ -48,11 +47,6 @@ def test_a_row_has_no_seed_and_a_cell_is_a_row_and_a_seed() -> None:
     assert len({Cell(row, 0).cell_id, Cell(row, 1).cell_id, Cell(other, 0).cell_id}) == 3
 
 
-def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
-    assert canonical_json({"b": 1, "a": [1, 2]}) == '{"a":[1,2],"b":1}'
-    assert digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -65,24 +59,3 @@ def test_canonical_json_does_not_depend_on_the_order_of_keys() -> None:
 def test_values_out_of_range_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         spec(**changes)
-
-
-class Inner(Config):
-    depth: int = 2
-    wide: bool = later(False)
-
-
-class Options(Config):
-    clip: float = 1.0
-    inner: Inner = Inner()
-    rate: float = later(0.5, gt=0, lt=1)
-
-
-def test_a_field_that_came_later_stands_only_where_it_is_not_at_its_default() -> None:
-    assert canonical_json(Options()) == '{"clip":1.0,"inner":{"depth":2}}'
-    changed = Options(rate=0.25, inner=Inner(wide=True))
-    assert canonical_json(changed) == '{"clip":1.0,"inner":{"depth":2,"wide":true},"rate":0.25}'
-    for one in (Options(), changed):
-        assert Options.model_validate(one.model_dump(mode="json")) == one
-    with pytest.raises(ValidationError, match="less than 1"):
-        Options(rate=1.0)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import filelock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,6 +33,15 @@ def locks(tmp_path: Path) -> Locks:
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits are short, and locks are kept alive, since one that is collected as garbage is let go as well."""
+    kept: list[object] = []
+    real = filelock.FileLock
+
+    def made(path: Path) -> object:
+        kept.append(real(path))
+        return kept[-1]
+
+    monkeypatch.setattr(filelock, "FileLock", made)
     monkeypatch.setattr(module, "POLL", 0.005)
     monkeypatch.setattr(module, "_INTRODUCTION", 0.05)
 
@@ -113,7 +123,7 @@ def test_a_taken_lock_is_refused_with_its_holder_and_what_to_do(locks: Locks) ->
         locks.held(NAME, BUSY, "Run 7 is held by another process").__enter__()
     assert str(caught.value) == (
         f"Run 7 is held by another process (process {os.getpid()}, training it): "
-        "wait until it has finished, or name another store with --store."
+        "wait for it (--wait), or name another store with --store."
     )
     assert caught.value.holder == Holder("training it", True, os.getpid())
     assert isinstance(caught.value, UsageError)
@@ -162,11 +172,13 @@ def test_whoever_waits_is_told_again_when_the_holder_changes(locks: Locks) -> No
     assert told[4:] in ([], [None])  # between the holder's last word and its release
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "[1]", "7", "{}", '{"doing": "x"}', '{"doing": 1, "pid": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "[1]", "7", "{}", "[" * 100_000, '{"doing": "x"}', '{"doing": 1, "pid": "x"}']
+)
 def test_a_torn_word_of_the_holder_is_as_good_as_none(locks: Locks, text: str) -> None:
     with elsewhere(locks):
         word(locks).write_text(text)
-        with pytest.raises(Taken, match=r"^It is held: wait until") as caught:
+        with pytest.raises(Taken, match=r"^It is held: wait for it") as caught:
             locks.held(NAME, BUSY, "It is held").__enter__()
         assert caught.value.holder is None
 
@@ -175,7 +187,7 @@ def test_a_holder_that_said_nothing_is_no_crash(locks: Locks) -> None:
     told: list[Holder | None] = []
     with elsewhere(locks) as done:
         word(locks).unlink()
-        with pytest.raises(Taken, match=r"^It is held: wait until") as caught:
+        with pytest.raises(Taken, match=r"^It is held: wait for it") as caught:
             locks.held(NAME, BUSY, "It is held").__enter__()
         assert caught.value.holder is None
 
@@ -189,13 +201,27 @@ def test_a_holder_that_said_nothing_is_no_crash(locks: Locks) -> None:
     assert not word(locks).exists()
 
 
-def test_a_new_holder_has_time_to_finish_its_word(locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_holder_has_time_to_say_who_it_is(locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between taking a lock and its word lies a moment, in which nobody is refused for want of a word."""
     monkeypatch.setattr(module, "_INTRODUCTION", 10.0)
-    locks.folder.mkdir()
-    word(locks).write_text('{"doing": "comp')
-    whole = json.dumps({"doing": "computing", "passing": False, "pid": 9})
-    threading.Timer(0.03, lambda: word(locks).write_text(whole)).start()
-    assert locks.holder(NAME) == Holder("computing", False, 9)
+    with elsewhere(locks):
+        whole = word(locks).read_text()
+        word(locks).unlink()
+        threading.Timer(0.03, lambda: word(locks).write_text(whole)).start()
+        with pytest.raises(Taken) as caught:
+            locks.held(NAME, BUSY, "It is held").__enter__()
+        assert caught.value.holder == Holder("computing it", False, os.getpid())
+
+
+def test_whoever_waits_is_told_of_nobody_while_a_holder_lets_go(locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_INTRODUCTION", 10.0)
+    told: list[Holder | None] = []
+    with elsewhere(locks) as done:
+        word(locks).unlink()
+        threading.Timer(0.03, done.set).start()
+        with locks.held(NAME, BUSY, "", told.append):
+            pass
+    assert told == []
 
 
 def test_two_names_do_not_conflict(locks: Locks) -> None:
@@ -206,11 +232,11 @@ def test_two_names_do_not_conflict(locks: Locks) -> None:
 
 @pytest.mark.parametrize("raised", [KeyError, KeyboardInterrupt])
 def test_a_lock_is_released_by_an_exception(locks: Locks, raised: type[BaseException]) -> None:
-    with pytest.raises(raised) as caught, locks.held(NAME, BUSY, ""):
+    with pytest.raises(raised), locks.held(NAME, BUSY, ""):
         raise raised
     assert not word(locks).exists()
     with locks.held(NAME, BUSY, ""):
-        assert caught.tb, "its frames keep the lock from being released by its own end"
+        pass
 
 
 def test_a_lock_whose_word_can_not_be_written_is_not_kept(locks: Locks, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,10 +245,10 @@ def test_a_lock_whose_word_can_not_be_written_is_not_kept(locks: Locks, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_text", full)
-        with pytest.raises(UsageError, match="no disk space") as caught:
+        with pytest.raises(UsageError, match="no disk space"):
             locks.held(NAME, BUSY, "").__enter__()
     with locks.held(NAME, BUSY, ""):
-        assert caught.tb, "its frames keep the lock from being released by its own end"
+        pass
 
 
 def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:

@@ -1,27 +1,21 @@
-"""The store: whole files, one holder per run, plantings drawn once, results that are never lost."""
+"""The store: one holder per run, plantings drawn once, results that are never lost."""
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
-import textwrap
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.core import files
 from bench.core.errors import UsageError
 from bench.spec.result import NewerSchema
 from bench.store.locks import Holder, Taken
 from bench.store.store import Store, sha256
+from bench.store.usage import usage
 from tests.results_factory import auc, result
 
 RUN = "0123456789abcdef"
@@ -51,60 +45,11 @@ def test_reading_creates_nothing(store: Store) -> None:
     assert store.summary(RUN) is None
     assert list(store.results()) == []
     assert list(store.runs()) == []
-    assert store.usage().bytes == 0
+    assert usage(store).bytes == 0
     assert not store.root.exists()
 
 
-# -- whole files ---------------------------------------------------------------------------------------------------
-
-
-def test_a_file_is_written_whole_and_nothing_else_is_left(tmp_path: Path) -> None:
-    path = tmp_path / "a" / "b.json"
-    files.write_text(path, "first\r\n\u2028é")
-    files.write_text(path, "second")
-    assert path.read_text() == "second"
-    assert everything(tmp_path) == ["a", "a/b.json"]
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("failing", ["fsync", "write"])
-def test_a_full_disk_is_a_sentence_and_leaves_the_former_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, failing: str
-) -> None:
-    path = tmp_path / "x.json"
-    files.write_text(path, "former")
-
-    def full(*_: Any) -> None:
-        raise OSError(number, "full")
-
-    if failing == "fsync":
-        monkeypatch.setattr(os, "fsync", full)
-    else:
-        opened = Path.open
-
-        def opens(self: Path, *arguments: Any) -> Any:
-            file = opened(self, *arguments)
-            return Failing(file, full)
-
-        monkeypatch.setattr(Path, "open", opens)
-    with pytest.raises(UsageError, match=r"no disk space left to write .*x\.json"):
-        files.write_text(path, "new")
-    monkeypatch.undo()
-    assert path.read_text() == "former"
-    assert everything(tmp_path) == ["x.json"]
-
-
-class Failing:
-    """A file whose ``write`` fails."""
-
-    def __init__(self, file: Any, write: Any) -> None:
-        self.file, self.write = file, write
-
-    def __enter__(self) -> Failing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.file.close()
+# -- the root --------------------------------------------------------------------------------------------------------
 
 
 def test_a_root_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
@@ -135,30 +80,12 @@ def test_another_layout_is_one_sentence_that_says_what_to_do(tmp_path: Path) -> 
         Store(store.root)
 
 
-def test_killed_while_writing_the_former_file_stands(tmp_path: Path) -> None:
-    """A process is killed inside fsync, after the new bytes were written under the temporary name."""
-    path = tmp_path / "x.json"
-    files.write_text(path, "former")
-    code = """
-        import os, signal, sys
-        from pathlib import Path
-        from bench import files
-        os.fsync = lambda handle: os.kill(os.getpid(), signal.SIGKILL)
-        files.write_text(Path(sys.argv[1]), "new" * 1000)
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(path)], check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert path.read_text() == "former"
-    files.write_text(path, "later")
-    assert path.read_text() == "later"
-
-
 def test_a_temporary_file_is_never_taken_for_a_result(store: Store) -> None:
     store.save_result(result())
     leftover = store.root / "results" / "ffffffffffffffff.json.12-ab.partial"
     leftover.write_text("{")
     assert len(list(store.results())) == 1
-    assert store.usage().leftovers == 1
+    assert usage(store).leftovers == 1
 
 
 # -- ids -----------------------------------------------------------------------------------------------------------
@@ -360,6 +287,6 @@ def test_usage_counts_what_is_there(store: Store) -> None:
     store.save_scores("{}")
     store.save_planting(RUN, "{}")
     store.save_summary(RUN, {})
-    usage = store.usage()
-    assert (usage.results, usage.scores, usage.plantings, usage.runs, usage.leftovers) == (1, 1, 1, 1, 0)
-    assert usage.bytes == sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())
+    used = usage(store)
+    assert (used.results, used.scores, used.plantings, used.runs, used.leftovers) == (1, 1, 1, 1, 0)
+    assert used.bytes == sum(path.stat().st_size for path in store.root.rglob("*") if path.is_file())

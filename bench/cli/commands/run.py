@@ -31,7 +31,8 @@ def main(args: Namespace) -> int:
     try:
         results = execute(grid.rows, grid.seeds, harness)
     except StillTaken as refused:
-        show(refused.results, store, args.json)
+        if refused.results:
+            show(refused.results, store, args.json)
         raise
     return show(results, store, args.json)
 

@@ -49,6 +49,7 @@ def describe(plugin: Plugin) -> dict[str, Any]:
     return {
         "kind": plugin.kind,
         "name": plugin.name,
+        "version": plugin.version,
         "origin": plugin.origin,
         "file": plugin.where,
         "documentation": plugin.outline.docstring,
@@ -122,7 +123,7 @@ def _range(field: dict[str, Any], definitions: dict[str, Any]) -> str:
 
 def _text(shown: dict[str, Any]) -> str:
     lines = [
-        f"{shown['kind']} {shown['name']} ({shown['origin']}, {shown['file']})",
+        f"{shown['kind']} {shown['name']} (version {shown['version']}, {shown['origin']}, {shown['file']})",
         "",
         shown["documentation"].strip(),
     ]

@@ -22,7 +22,7 @@ from bench.attack.attack import (
     Target,
     Tools,
 )
-from bench.conformance.playground import Playground, playground
+from bench.conformance.playground import Playground
 from bench.corpus.planting import Planting
 from bench.spec.run import PluginSpec
 from bench.training.materials import Materials
@@ -30,6 +30,7 @@ from bench.training.training import training_tokens
 from bench.training.variant import Variant
 from bench.view.view import View
 from tests.grounds import ground as trained
+from tests.grounds import untrained
 
 ANY = frozenset({"adapter", "upload", "query"})
 
@@ -119,12 +120,12 @@ def values(found: Assessment) -> dict[str, float]:
 
 @pytest.fixture(scope="module")
 def sentences() -> Playground:
-    return trained("membership")
+    return untrained("membership")
 
 
 @pytest.fixture(scope="module")
 def notes() -> Playground:
-    return trained("source")
+    return untrained("source")
 
 
 def test_membership_follows_the_planting(sentences: Playground) -> None:
@@ -205,7 +206,7 @@ def test_reconstruction_is_graded_against_the_batch() -> None:
 
 
 def test_participation_asks_who_trained() -> None:
-    ground = playground("participation", variant=PluginSpec(name="participation"))
+    ground = untrained("participation", PluginSpec(name="participation"))
     run = ground.run
     owner = {i: who for who, ids in ground.materials.pool.silos.items() for i in ids}
     for place in run.transcript.public.silos:

@@ -1,0 +1,250 @@
+"""A transcript's manifest, arrays and notes as what they are: bytes from somebody else."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bench.core.errors import UsageError
+from bench.core.update import Layout
+from bench.defense.public import Public
+from bench.transcript import manifest
+from bench.transcript.manifest import array, json_object, read_manifest
+
+LAYOUT = Layout(("a", "b"), ((2, 3), (4,)))
+SILOS = ("silo-0", "silo-1")
+PUBLIC = Public(LAYOUT, SILOS, {"silo-0": 1, "silo-1": 7}, 3, (SILOS, ("silo-1",), ()), 5)
+
+
+# -- the manifest --------------------------------------------------------------------------------------------------
+
+
+def written(root: Path, inside: Any = None, **changes: Any) -> Path:
+    """A folder with a manifest: that of ``PUBLIC``, or with something else in it or ``inside`` its 'public'."""
+    own = {
+        "layout": {"names": ["a", "b"], "shapes": [[2, 3], [4]]},
+        "silos": ["silo-0", "silo-1"],
+        "weights": {"silo-0": 1, "silo-1": 7},
+        "rounds": 3,
+        "participants": [["silo-0", "silo-1"], ["silo-1"], []],
+        "nonce": 5,
+    }
+    own.update(inside or {})
+    value = {"format": "silobench-transcript", "version": 1, "public": own, "spec": {"task": "notes"}, **changes}
+    (root / "manifest.json").write_text(json.dumps(value))
+    return root
+
+
+def test_a_manifest_is_what_every_party_knows(tmp_path: Path) -> None:
+    value, public = read_manifest(written(tmp_path))
+    assert public == PUBLIC
+    assert value["spec"] == {"task": "notes"}
+    assert (public.adapter, public.state) == (LAYOUT, LAYOUT)
+
+
+def test_a_manifest_from_before_there_was_a_nonce_has_0(tmp_path: Path) -> None:
+    written(tmp_path)
+    value = json.loads((tmp_path / "manifest.json").read_text())
+    del value["public"]["nonce"]
+    (tmp_path / "manifest.json").write_text(json.dumps(value))
+    assert read_manifest(tmp_path)[1].nonce == 0
+
+
+def test_layouts_of_adapter_and_state_are_read_where_they_are_others(tmp_path: Path) -> None:
+    layouts = {
+        "adapter": {"names": ["x"], "shapes": [[2]]},
+        "state": {"names": ["x", "y"], "shapes": [[2], [3]]},
+    }
+    _, public = read_manifest(written(tmp_path, layouts))
+    assert (public.layout, public.adapter) == (LAYOUT, Layout(("x",), ((2,),)))
+    assert public.state == Layout(("x", "y"), ((2,), (3,)))
+    _, public = read_manifest(written(tmp_path, {"adapter": layouts["adapter"], "state": layouts["adapter"]}))
+    assert public.adapter == public.state == Layout(("x",), ((2,),))
+
+
+def test_bounds_themselves_are_accepted(tmp_path: Path) -> None:
+    _, public = read_manifest(written(tmp_path, {"nonce": 2**64, "weights": {"silo-0": 2**62, "silo-1": 1}}))
+    assert (public.nonce, public.weights["silo-0"]) == (2**64, 2**62)
+    _, public = read_manifest(written(tmp_path, {"rounds": 0, "participants": []}))
+    assert public.rounds == 0
+    layout = {"names": ["a", "b"], "shapes": [[2**35], [2**34, 2]]}
+    assert read_manifest(written(tmp_path, {"layout": layout}))[1].layout.size == manifest.MAX_VALUES
+
+
+HOSTILE_MANIFESTS: dict[str, dict[str, Any]] = {
+    "no public": {"public": None},
+    "public is a list": {"public": []},
+    "silos with paths": {"silos": ["../../a", "silo-1"]},
+    "silos out of order": {"silos": ["silo-1", "silo-0"]},
+    "no silos": {"silos": []},
+    "silos that are a number": {"silos": 2},
+    "weights of others": {"weights": {"silo-0": 1, "silo-2": 1}},
+    "weights that are a list": {"weights": [1, 1]},
+    "a weight of zero": {"weights": {"silo-0": 0, "silo-1": 1}},
+    "an infinite weight": {"weights": {"silo-0": float("inf"), "silo-1": 1}},
+    "more rounds than there can be": {"rounds": 10**9},
+    "rounds that are text": {"rounds": "3"},
+    "rounds that are true": {"rounds": True, "participants": [["silo-0"]]},
+    "a nonce of more than 64 bits": {"nonce": 2**64 + 1},
+    "a weight of more than 62 bits": {"weights": {"silo-0": 2**62 + 1, "silo-1": 1}},
+    "a layout of too many values": {"layout": {"names": ["a", "b"], "shapes": [[2**36], [1]]}},
+    "more silos than there can be": {"silos": [f"silo-{i}" for i in range(10_001)]},
+    "participants of fewer rounds": {"participants": [["silo-0"]]},
+    "participants from elsewhere": {"participants": [["silo-9"]] * 3},
+    "no layout": {"layout": None},
+    "a layout with a name too many": {"layout": {"names": ["a", "b"], "shapes": [[2]]}},
+    "a layout with a negative size": {"layout": {"names": ["a"], "shapes": [[-2, 3]]}},
+    "a layout with a fraction": {"layout": {"names": ["a"], "shapes": [[2.5]]}},
+    "a layout that overflows": {"layout": {"names": ["a"], "shapes": [[2**32, 2**32]]}},
+    "an empty layout": {"layout": {"names": [], "shapes": []}},
+    "an adapter that is no layout": {"adapter": [4]},
+    "a state that does not begin with the adapter": {"state": {"names": ["other"], "shapes": [[4, 4]]}},
+    "a state that is less than the adapter": {"adapter": {"names": ["a", "b"], "shapes": [[2], [3]]}},
+    "a state of other names": {
+        "adapter": {"names": ["a"], "shapes": [[2]]},
+        "state": {"names": ["b"], "shapes": [[2]]},
+    },
+    "a state of other shapes": {
+        "adapter": {"names": ["a"], "shapes": [[2]]},
+        "state": {"names": ["a", "b"], "shapes": [[3], [2]]},
+    },
+}
+
+
+@pytest.mark.parametrize("change", HOSTILE_MANIFESTS.values(), ids=HOSTILE_MANIFESTS.keys())
+def test_a_hostile_manifest_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    written(tmp_path, **change) if "public" in change else written(tmp_path, change)
+    with pytest.raises(UsageError, match=r"manifest\.json is malformed: .* in 'public'"):
+        read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "no JSON object"),
+        (b"{}", "'format' is not 'silobench-transcript'"),
+        (b'{"format": "silobench-transcript"}', "has version None; this silobench reads version 1"),
+        (b'{"format": "silobench-transcript", "version": 2}', "has version 2; this silobench reads version 1"),
+        (b'{"format": "silobench-transcript", "version": 1}', "is malformed: KeyError in 'public'"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(UsageError, match=said):
+        read_manifest(tmp_path)
+
+
+def test_a_folder_that_is_no_transcript_is_named(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UsageError) as caught:
+            read_manifest(folder)
+        assert str(caught.value) == f"{folder} is no transcript: it has no manifest.json."
+
+
+# -- arrays ----------------------------------------------------------------------------------------------------------
+
+
+def npy(header: dict[str, Any], body: bytes = b"") -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue() + body
+
+
+def archive() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as members:
+        members.writestr("a.npy", b"")
+    return file.getvalue()
+
+
+HOSTILE_ARRAYS = {
+    "empty": b"",
+    "text": b"hello",
+    "a pickle": b"\x80\x04N.",
+    "an archive": archive(),
+    "cut short": npy({"descr": "<f4", "fortran_order": False, "shape": (10,)}, bytes(39)),
+    "promises a terabyte": npy({"descr": "<f4", "fortran_order": False, "shape": (2**38,)}, bytes(40)),
+    "objects": npy({"descr": "|O", "fortran_order": False, "shape": (10,)}, bytes(80)),
+    "a negative shape": npy({"descr": "<f4", "fortran_order": False, "shape": (-10,)}, bytes(40)),
+    "another shape": npy({"descr": "<f4", "fortran_order": False, "shape": (2, 5)}, bytes(40)),
+}
+
+
+def test_an_array_is_mapped_and_can_t_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(6, dtype=np.float32).reshape(2, 3))
+    found = array(path, (2, 3), np.float32)
+    assert isinstance(found, np.memmap)  # what a header promises is not allocated
+    assert found.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert array(path).shape == (2, 3)
+    with pytest.raises(ValueError, match="read-only"):
+        found[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "wanted"),
+    [
+        ((3, 2), None, "values (3, 2)"),
+        (None, np.int64, "int64"),
+        ((2, 3), np.float64, "float64 (2, 3)"),
+        ((), None, "values ()"),
+    ],
+)
+def test_another_array_than_is_expected_is_named_with_both(tmp_path: Path, shape: Any, dtype: Any, wanted: str) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.zeros((2, 3), np.float32))
+    with pytest.raises(UsageError) as caught:
+        array(path, shape, dtype)
+    assert str(caught.value) == f"{path} holds float32 (2, 3), expected {wanted}."
+
+
+@pytest.mark.parametrize("content", HOSTILE_ARRAYS.values(), ids=HOSTILE_ARRAYS.keys())
+def test_a_hostile_array_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"a\.npy"):
+        array(path, (10,), np.float32)
+
+
+def test_an_array_that_is_missing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.npy is no readable \.npy file \("):
+        array(tmp_path / "a.npy")
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"[]", "is malformed: it holds no JSON object."),
+        (b'"a"', "is malformed: it holds no JSON object."),
+        (b"{", "is not valid JSON (Expecting property name"),
+        (b"\xff", "is not valid JSON ("),
+        (b"[" * 100_000, "is not valid JSON ("),
+    ],
+)
+def test_a_file_that_holds_no_json_object_is_named(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "notes.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        json_object(path)
+    assert str(caught.value).startswith(f"{path} {said}")
+
+
+def test_a_json_object_is_read_and_a_missing_file_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "notes.json"
+    with pytest.raises(UsageError) as caught:
+        json_object(path)
+    assert str(caught.value) == f"{path} can't be read (No such file or directory)."
+    path.write_text('{"a": [1]}')
+    assert json_object(path) == {"a": [1]}
