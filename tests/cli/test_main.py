@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -36,16 +35,11 @@ def imported_by(*words: str) -> set[str]:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["run", "--help"], ["list"], ["list", "--json"], ["--version"]])
-def test_help_and_list_import_nothing_heavy_and_are_immediate(words: list[str]) -> None:
+def test_help_and_list_import_nothing_heavy(words: list[str]) -> None:
     found = imported_by(*words)
     assert "bench" in found
     assert not found & {*HEAVY, "numpy", "pydantic"}
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        assert bench(*words).returncode == 0
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.5
+    assert bench(*words).returncode == 0
 
 
 def test_help_names_every_command() -> None:
@@ -78,13 +72,27 @@ def test_help_names_every_command() -> None:
         (["leaderboard", "--folder", "/nowhere/at/all"], "There is no folder /nowhere/at/all"),
     ],
 )  # fmt: skip
-def test_mistakes_are_one_sentence_and_exit_code_two(words: list[str], says: str, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    done = bench(*words, SILOBENCH_STORE=str(store))
+def test_mistakes_are_one_sentence_and_exit_code_two(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("SILOBENCH_STORE", str(tmp_path / "store"))
+    assert cli.main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert says in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_mistake_of_a_process_of_its_own_is_one_sentence_too() -> None:
+    done = bench("rnu")
     assert (done.returncode, done.stdout) == (2, "")
-    assert says in done.stderr
+    assert done.stderr.startswith("bench: There is no command 'rnu'. Did you mean 'run'?")
     assert done.stderr.count("\n") == 1
-    assert not store.exists()
 
 
 def test_list_shows_plug_ins_from_a_path(tmp_path: Path) -> None:

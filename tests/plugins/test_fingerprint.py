@@ -188,10 +188,9 @@ def test_a_plug_in_that_is_not_here_is_a_sentence(project: Path) -> None:
         made(project, "gone")
 
 
-def test_it_is_quick_and_imports_no_heavy_library() -> None:
+def test_it_imports_no_heavy_library() -> None:
     code = """
-        import sys, time
-        start = time.perf_counter()
+        import sys
         from bench.plugins.find import Plugins
         from bench.plugins.fingerprint import Fingerprints
         from bench.plugins.provenance import provenance
@@ -199,14 +198,9 @@ def test_it_is_quick_and_imports_no_heavy_library() -> None:
         run = RunSpec(task=PluginSpec(name="clinical-notes"), defense=(PluginSpec(name="fedshield"),))
         Fingerprints(Plugins()).of_training(run)
         provenance("cpu")
-        took = time.perf_counter() - start
         assert not {"torch", "transformers", "peft", "tenseal", "opacus", "scipy"} & set(sys.modules), "heavy"
-        print(took)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, cwd=ROOT.parent
-    )
-    assert float(done.stdout) < 5  # .3 s on an idle machine
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, cwd=ROOT.parent)
 
 
 def test_a_training_s_fingerprint_outlives_changes_of_what_comes_after(project: Path) -> None:
