@@ -25,7 +25,8 @@ _CLEAR = Path("/proc/self/clear_refs")
 def reset_peak() -> bool:
     """Start a new peak of resident memory. False where the system does not allow it."""
     try:
-        _CLEAR.write_text("5")
+        with open(_CLEAR, "wb", buffering=0) as file:
+            file.write(b"5")
     except OSError:
         return False
     return True
@@ -34,9 +35,10 @@ def reset_peak() -> bool:
 def peak_bytes() -> int:
     """Peak resident memory in bytes since ``reset_peak`` (or since the process began)."""
     try:
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
+        with open(_STATUS, "rb", buffering=0) as file:
+            known = file.read().partition(b"\nVmHWM:")[2].split(maxsplit=1)
+        if known:
+            return int(known[0]) * 1024
     except OSError:
         pass
     scale = 1 if os.uname().sysname == "Darwin" else 1024

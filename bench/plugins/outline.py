@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,15 @@ class Outline:
 def outline(path: Path) -> Outline:
     """A file's outline; where it can't be read or is not valid Python, one that says so in ``broken``."""
     try:
-        tree = parse(path)
+        return _outline(_read(path), str(path))
     except UsageError as error:
         return Outline(broken=str(error))
+
+
+# memoised because every registry of a process asks for the same hundred files
+@lru_cache(maxsize=512)
+def _outline(source: bytes, path: str) -> Outline:
+    tree = _parsed(source, path)
     values = _assignments(tree)
     function = _build(tree)
     name, kind = values.get("name"), values.get("kind")
@@ -60,13 +67,22 @@ def outline(path: Path) -> Outline:
 
 def parse(path: Path) -> ast.Module:
     """The syntax tree of a file. Raises UsageError naming file and line."""
+    return _parsed(_read(path), str(path))
+
+
+def _read(path: Path) -> bytes:
     try:
-        return ast.parse(path.read_bytes(), str(path))
+        return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}.") from None
+
+
+def _parsed(source: bytes, path: str) -> ast.Module:
+    try:
+        return ast.parse(source, path)
     except (SyntaxError, ValueError, RecursionError) as error:
         line = getattr(error, "lineno", None)
-        where = f"{path} line {line}" if line else str(path)
+        where = f"{path} line {line}" if line else path
         raise UsageError(f"{where} is not valid Python: {getattr(error, 'msg', error)}.") from None
 
 

@@ -35,6 +35,8 @@ SMALL = (
     "clinical-notes.notes=200",
 )
 
+ONE_ROUND = tuple(value.replace("rounds=2", "rounds=1") for value in SMALL)
+
 
 @dataclass(frozen=True)
 class Done:
@@ -245,7 +247,7 @@ def test_inversion_at_the_server_needs_an_upload(store: Path, grid: dict[tuple[s
 
 def test_without_a_release_a_server_under_fedshield_opens_nothing(tmp_path: Path) -> None:
     words = ("run", "--preset", "smoke", "--defense", "fedshield", "--attack", "mia", "--json")
-    found = rows(bench(*words, "--set", "federation.release=none", store=tmp_path))
+    found = rows(bench(*words, "--set", "federation.release=none", store=tmp_path, sets=ONE_ROUND))
     status = {adversary: r.status for (_, _, adversary), r in found.items()}
     assert status["server"] == status["user"] == status["outsider"] == "nothing-opened"
     assert status["silo"] == status["server+silo"] == status["all-but-one"] == "ok"
@@ -253,20 +255,19 @@ def test_without_a_release_a_server_under_fedshield_opens_nothing(tmp_path: Path
 
 def test_a_server_that_holds_the_key_as_in_the_published_code_reads_all(tmp_path: Path) -> None:
     words = ("run", "--preset", "smoke", "--defense", "fedshield", "--attack", "mia", "--adversary", "server", "--json")
-    found = rows(bench(*words, "--set", "fedshield.key_holder=server", store=tmp_path))
+    found = rows(bench(*words, "--set", "fedshield.key_holder=server", store=tmp_path, sets=ONE_ROUND))
     assert "upload" in " ".join(found["fedshield", "mia", "server"].reads)
 
 
 def test_two_silos_read_each_other(tmp_path: Path) -> None:
     words = ("run", "--preset", "smoke", "--defense", "fedshield", "--attack", "mia", "--adversary", "silo", "--json")
-    found = rows(bench(*words, "--set", "federation.silos=2", store=tmp_path))
+    found = rows(bench(*words, "--set", "federation.silos=2", store=tmp_path, sets=ONE_ROUND))
     assert "upload" in " ".join(found["fedshield", "mia", "silo"].reads)
 
 
 def test_a_killed_run_resumes_without_redrawing_a_finished_round(tmp_path: Path) -> None:
     words = ["run", "--preset", "smoke", "--defense", "fedavg", "--attack", "mia", "--adversary", "outsider", "--json"]
-    longer = ("federation.rounds=6", "federation.local.epochs=3")
-    sets = [*(v for v in SMALL if not v.startswith(("federation.rounds", "federation.local.epochs"))), *longer]
+    sets = [value.replace("rounds=2", "rounds=6") for value in SMALL]
     command = [sys.executable, "-m", "bench", *arguments(words, tmp_path, sets)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 200

@@ -26,6 +26,7 @@ from bench.core.errors import SiloBenchError
 from bench.plugins.find import Plugins
 from bench.spec.run import PluginSpec
 from tests.grounds import ground as trained
+from tests.grounds import untrained
 
 PROBE = '''
 """Looks around: scores are 1 where it could read what it must not."""
@@ -91,7 +92,7 @@ def build(config: Config) -> Attack:
 
 @pytest.fixture(scope="module")
 def ground() -> Playground:
-    return trained("membership")
+    return untrained("membership")
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_reconstructions_are_the_same_elsewhere(rebuilt: Playground, name: str) 
 def test_answers_that_name_readings_or_labels_are_the_same_elsewhere(name: str, adversary: str) -> None:
     """Through the whole game, trial by trial; the conformance kit does so for every attack."""
     plugins = Plugins()
-    ground = trained(plugins.find("attack", name).build({}).game)
+    ground = untrained(plugins.find("attack", name).build({}).game)
     here, there = (ground.assess(name, attack, adversary) for attack in apart(ground, plugins, name))
     assert (here.status, there.status) == ("ok", "ok"), there.note
     assert _alike(json.loads(here.sheet or "null"), json.loads(there.sheet or "0"))

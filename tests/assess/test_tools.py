@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bench.assess.tools import Memo
 from bench.core.tokens import Tokens, TokenStats
-from tests.grounds import ground as trained
+from tests.grounds import untrained
 
 
 def records(count: int) -> Tokens:
@@ -60,7 +60,7 @@ def test_the_same_tokens_predicted_elsewhere_are_another_question() -> None:
 
 
 def test_gradients_are_taken_once_for_all_who_share_a_memo() -> None:
-    ground = trained("membership")
+    ground = untrained("membership")
     ids = sorted(ground.materials.pool.silos["silo-0"])[:6]
     tokens = ground.materials.tokens(ids)
     at = ground.view.last_adapter(ground.view.victims[0]).adapter  # type: ignore[union-attr]
@@ -74,7 +74,7 @@ def test_gradients_are_taken_once_for_all_who_share_a_memo() -> None:
 def test_gradients_are_taken_at_the_adapter_that_is_asked_about() -> None:
     from bench.model.gradients import record_gradients
 
-    ground = trained("membership")
+    ground = untrained("membership")
     tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:3])
     at = ground.view.last_adapter(ground.view.victims[0]).adapter  # type: ignore[union-attr]
     found = np.stack(list(ground.tools().record_gradients(at, tokens)))
@@ -84,7 +84,7 @@ def test_gradients_are_taken_at_the_adapter_that_is_asked_about() -> None:
 
 
 def test_a_gradient_pass_leaves_the_statistics_that_a_forward_pass_would_give() -> None:
-    ground = trained("membership")
+    ground = untrained("membership")
     tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:6])
     reading = ground.view.last_adapter(ground.view.victims[0])
     assert reading is not None
@@ -100,7 +100,7 @@ def test_a_gradient_pass_leaves_the_statistics_that_a_forward_pass_would_give() 
 
 
 def test_an_adapter_whose_b_is_zero_is_the_base_model_to_the_memo() -> None:
-    ground = trained("membership")
+    ground = untrained("membership")
     tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:3])
     start = ground.materials.model.initial_adapter(np.random.default_rng(0))
     base = ground.tools().token_stats(None, tokens)
@@ -113,7 +113,7 @@ def test_an_adapter_whose_b_is_zero_is_the_base_model_to_the_memo() -> None:
 
 
 def test_what_is_computed_once_is_computed_once_for_each_key() -> None:
-    ground = trained("membership")
+    ground = untrained("membership")
     made = []
     for key in ("a", "b", "a"):
         made.append(ground.tools().once(key, lambda key=key: made.append(key) or key))  # type: ignore[misc]
@@ -123,7 +123,7 @@ def test_what_is_computed_once_is_computed_once_for_each_key() -> None:
 def test_words_are_priced_by_one_pass_as_by_a_text_for_each() -> None:
     from bench.attack.attack import Tools
 
-    ground = trained("membership")
+    ground = untrained("membership")
     tokens = ground.materials.tokens(sorted(ground.materials.pool.silos["silo-0"])[:4])
     reading = ground.view.last_adapter(ground.view.victims[0])
     at, words = np.array([1, 3, 2, 1]), [7, 9, 300]

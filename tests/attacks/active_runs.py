@@ -40,6 +40,11 @@ def spec(defense: str = "fedavg", silos: int = 3, rounds: int = 1, options: Any 
     )
 
 
+def auc(found: Assessment) -> float:
+    assert found.status == "ok", found.note
+    return next(row.value for row in found.leakage if row.name == "auc" and row.value is not None)
+
+
 @dataclass
 class Ground:
     """A trained run and what it takes to attack it."""
@@ -81,9 +86,7 @@ class Ground:
         return null_margin(np.repeat([True, False], [len(held) for held in asked]))
 
     def auc(self) -> float:
-        found = self.assess()
-        assert found.status == "ok", found.note
-        return next(row.value for row in found.leakage if row.name == "auc" and row.value is not None)
+        return auc(self.assess())
 
     def with_other_truth(self) -> Ground:
         """The same run, scored against members that were drawn independently of those it was trained on."""
