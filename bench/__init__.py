@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 API = 1
 
 _HOME = {
-    "Aggregator": "bench.defense.parts",
+    "Aggregator": "bench.defense.aggregator",
     "Assets": "bench.assets.assets",
     "Attack": "bench.attack.attack",
     "Candidate": "bench.defense.channel",
@@ -19,6 +19,7 @@ _HOME = {
     "Config": "bench.spec.config",
     "Defense": "bench.defense.compose",
     "Endpoint": "bench.defense.channel",
+    "Flow": "bench.defense.flow",
     "Form": "bench.core.update",
     "Grid": "bench.core.update",
     "Guesses": "bench.attack.attack",
@@ -29,6 +30,7 @@ _HOME = {
     "OpenContext": "bench.defense.contexts",
     "Opened": "bench.defense.channel",
     "Outgoing": "bench.defense.channel",
+    "Plan": "bench.defense.aggregator",
     "Promise": "bench.defense.parts",
     "Public": "bench.defense.public",
     "Reading": "bench.view.view",
@@ -39,7 +41,9 @@ _HOME = {
     "Secret": "bench.corpus.task",
     "SecretStreams": "bench.core.streams",
     "SiloBenchError": "bench.core.errors",
+    "ServerStep": "bench.defense.aggregator",
     "Stage": "bench.defense.channel",
+    "State": "bench.core.streams",
     "SumChannel": "bench.defense.sum_channel",
     "Target": "bench.attack.attack",
     "Task": "bench.corpus.task",

@@ -2,7 +2,8 @@
 
 McMahan et al. 2018. Promises something to those who see the noisy model (silos, whoever holds the released adapter) and
 nothing to the server, which reads every update. One whole silo is protected, not one record. Which silos take part in a
-round is public, so no amplification by sampling is claimed.
+round is public, so no amplification by sampling is claimed. Every silo counts as one, whatever a defense that it is
+combined with says of weights; what a later defense makes of the noisy sum is post-processing.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Config(BudgetConfig):
 
 
 def build(config: Config) -> Defense:
-    from defenses.aggregators.noisy_mean import NoisyMean
+    from defenses.steps.noise import SumNoise
     from defenses.transforms.clip import Clip
 
-    return Defense(transforms=(Clip(config.clip),), aggregator=NoisyMean(config.clip, config.budget("dp-fedavg")))
+    return Defense(transforms=(Clip(config.clip),), steps=(SumNoise(config.clip, config.budget("dp-fedavg")),))

@@ -13,7 +13,7 @@ version = 1
 
 class Config(_Config):
     """``lr``: the server's learning rate; ``b1``, ``b2``: decay of the moments; ``tau``: degree of adaptivity (the
-    smaller the more); ``weighted``: by nominal size."""
+    smaller the more); ``weighted``: by nominal size, or as the defense that it is combined with has it."""
 
     lr: float = Field(1e-2, gt=0, le=100)
     b1: float = Field(0.9, ge=0, lt=1)
@@ -23,6 +23,8 @@ class Config(_Config):
 
 
 def build(config: Config) -> Defense:
-    from defenses.aggregators.optimisers import Adam
+    from bench.defense.defaults.mean import Mean
+    from defenses.steps.optimisers import Adam
 
-    return Defense(aggregator=Adam(config.lr, config.b1, config.b2, config.tau, config.weighted))
+    step = Adam(config.lr, config.b1, config.b2, config.tau)
+    return Defense(aggregator=None if config.weighted else Mean(weighted=False), steps=(step,))

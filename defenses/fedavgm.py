@@ -12,7 +12,8 @@ version = 1
 
 
 class Config(_Config):
-    """``lr``: the server's learning rate; ``beta``: how much of the momentum stays; ``weighted``: by nominal size."""
+    """``lr``: the server's learning rate; ``beta``: how much of the momentum stays; ``weighted``: by nominal size, or
+    as the defense that it is combined with has it."""
 
     lr: float = Field(1.0, gt=0, le=100)
     beta: float = Field(0.5, ge=0, lt=1)
@@ -20,6 +21,8 @@ class Config(_Config):
 
 
 def build(config: Config) -> Defense:
-    from defenses.aggregators.optimisers import Momentum
+    from bench.defense.defaults.mean import Mean
+    from defenses.steps.optimisers import Momentum
 
-    return Defense(aggregator=Momentum(config.lr, config.beta, config.weighted))
+    step = Momentum(config.lr, config.beta)
+    return Defense(aggregator=None if config.weighted else Mean(weighted=False), steps=(step,))

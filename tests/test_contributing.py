@@ -19,7 +19,12 @@ BLOCKS = {
 
 
 def test_there_is_an_example_of_each_kind_and_no_other_code() -> None:
-    assert sorted(BLOCKS) == ["attacks/loss_ratio.py", "defenses/keep_largest.py", "tasks/opening_hours.py"]
+    assert sorted(BLOCKS) == [
+        "attacks/loss_ratio.py",
+        "defenses/keep_largest.py",
+        "defenses/server_brake.py",
+        "tasks/opening_hours.py",
+    ]
     assert TEXT.count("```python") == len(BLOCKS)
 
 

@@ -78,7 +78,7 @@ class Assessor:
             return Assessment("error", note=where_it_broke(error))
         unable = len(views) - len(able)
         missed = f"{unable} of {len(views)} coalitions opened nothing" if unable else ""
-        note = "; ".join(n for n in (found.note, missed) if n)
+        note = "; ".join(n for n in (found.note, missed, _lost([view for _, _, view in able], attack)) if n)
         cost = {"attack_s": round(self.meter.phases[phase].wall, 3), "attack_peak_bytes": self.meter.phases[phase].peak}
         if attack.shadows:
             cost["shadows"] = attack.shadows
@@ -182,8 +182,7 @@ class Assessor:
             self._traits = traits(run.parts.channel, run.transcript.public)
         return build(
             transcript,
-            run.parts.channel,
-            run.parts.aggregator,
+            run.parts,
             adversary,
             one,
             run.directory / "views" / folder,
@@ -228,4 +227,19 @@ def _nothing(views: Sequence[View], attack: Attack) -> Assessment:
     # an attack's own opener says so why it failed
     shown = {reading.how for view in views for reading in view.readings if reading.kind == "metadata"}
     told = "".join(f"; {how}" for how in sorted(shown)) if attack.openers else ""
-    return Assessment("nothing-opened", note=f"no {' or '.join(sorted(attack.needs))} opened{opened}{told}")
+    lost = f"; {why}" if (why := _lost(views, attack)) else ""
+    return Assessment("nothing-opened", note=f"no {' or '.join(sorted(attack.needs))} opened{opened}{told}{lost}")
+
+
+def _lost(views: Sequence[View], attack: Attack) -> str:
+    """Which sums an attack on sums lacks because a server step can't be undone."""
+    if not attack.needs & {"sum", "difference"}:
+        return ""
+    rounds: dict[str, set[int]] = {}
+    for round, step in sorted({lost for view in views for lost in view.lost}):
+        rounds.setdefault(step, set()).add(round)
+    return "; ".join(
+        f"the sums of rounds {', '.join(map(str, sorted(found)))} do not follow from the adapters, since there "
+        f"{step} can't be undone"
+        for step, found in rounds.items()
+    )

@@ -81,7 +81,7 @@ def training_bytes(spec: RunSpec, parts: Parts) -> int:
     silos = spec.federation.silos
     # one square projection stands for all: what of it is summed, which may be more than its factors
     factors = Layout(("x.lora_A", "x.lora_B"), ((lora.rank, model.hidden), (model.hidden, lora.rank)))
-    summed = parts.aggregator.summed(factors, [silo(i) for i in range(silos)])
+    summed = parts.aggregator.plan(factors, [silo(i) for i in range(silos)]).summed
     values = summed.size * model.layers * len(lora.targets)
     uploads = spec.federation.rounds * math.ceil(spec.federation.client_fraction * silos)
     return int(uploads * values * (parts.channel.bytes_per_value * 1.5 + 8))

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from bench.conformance.checks import Check, expect
 from bench.conformance.fixtures import LAYOUT
 from bench.core.parties import silo
-from bench.core.streams import State
 from bench.core.update import Array, Update
-from bench.defense.parts import Aggregator
+from bench.defense.aggregator import Aggregator
 from bench.defense.public import Public
 from bench.model.products import widened
 
@@ -24,14 +23,10 @@ SILOS = tuple(SIZES)
 
 
 def checks(aggregator: Aggregator) -> Iterator[Check]:
-    """``aggregator``: as a defense brings it, for no federation yet."""
     name = type(aggregator).__name__
     yield Check(f"aggregator: {name} weighs silos", lambda: _weights(aggregator))
-    aggregator = aggregator.bound(_public(aggregator))
     yield Check(f"aggregator: {name} applies a sum", lambda: _applies(aggregator))
     yield Check(f"aggregator: {name} says what it gives away", lambda: _implied(aggregator))
-    if aggregator.has_memory:
-        yield Check(f"aggregator: {name} steps and unsteps", lambda: _steps(aggregator))
 
 
 def _weights(aggregator: Aggregator) -> str:
@@ -43,51 +38,30 @@ def _weights(aggregator: Aggregator) -> str:
 
 def _applies(aggregator: Aggregator) -> str:
     """The next adapter is finite, of the right shape, and does not depend on the order of the silos."""
-    before, updates = _state(aggregator), {name: _values(seed) for seed, name in enumerate(SILOS, 1)}
-    weights = [aggregator.weight(size) for size in SIZES.values()]
-    after = aggregator.apply(_total(aggregator, updates, before), weights, before)
+    public, before = _public(aggregator), _state(aggregator)
+    updates = {name: _values(seed) for seed, name in enumerate(SILOS, 1)}
+    after = aggregator.apply(_total(aggregator, updates, before), SILOS, before, public)
     expect(after.shape == before.shape, f"the next adapter has shape {after.shape}, expected {before.shape}.")
     real = after.dtype in (np.float32, np.float64)
     expect(bool(real), f"the next adapter is {after.dtype}, expected float32 or float64.")
     expect(np.isfinite(after).all(), "the next adapter holds values that are not finite.")
-    turned = aggregator.apply(_total(aggregator, dict(reversed(updates.items())), before), weights[::-1], before)
-    expect(np.allclose(after, turned, atol=TOLERANCE), "the next adapter depends on the order of the silos.")
+    turned = _total(aggregator, dict(reversed(updates.items())), before)
+    again = aggregator.apply(turned, SILOS[::-1], before, public)
+    expect(np.allclose(after, again, atol=TOLERANCE), "the next adapter depends on the order of the silos.")
     expect(np.array_equal(before, _state(aggregator)), "it changes the global adapter in place.")
     return "the next adapter is finite and independent of the silos' order"
 
 
-def _steps(aggregator: Aggregator) -> str:
-    """``unstep`` with the memory before a step gives the change back, or says that it can't be told."""
-    memory: State = {}
-    told = 0
-    for seed in range(4):
-        change = _values(seed).astype(np.float64)
-        before, given = dict(memory), change.copy()
-        moved = aggregator.step(change, memory)
-        expect(moved.shape == change.shape and bool(np.isfinite(moved).all()), "'step' gives no finite move.")
-        expect(np.array_equal(change, given), "'step' alters the change that it was given.")
-        expect(all(isinstance(v, np.ndarray) for v in memory.values()), "its memory holds what is no array.")
-        found = aggregator.unstep(moved, before)
-        if found is None:
-            continue
-        far = float(np.linalg.norm(found - change))
-        expect(far <= 1e-3 * float(np.linalg.norm(change)), f"'unstep' is off by {far:.3g} from the change.")
-        same = all(np.allclose(before[key], memory[key]) for key in memory)
-        expect(set(before) == set(memory) and same, "'unstep' leaves another memory than 'step'.")
-        told += 1
-    return f"{told} of 4 moves tell the change"
-
-
 def _implied(aggregator: Aggregator) -> str:
-    before, update, (first, second, _) = _state(aggregator), _values(1), SILOS
-    weights = [aggregator.weight(SIZES[name]) for name in (first, second)]
-    summand = aggregator.summand(Update(update, LAYOUT, weights[0], silo=first), before)
-    own = aggregator.implied_adapter(summand.values.astype(np.float64), weights[0], before)
-    far = float(np.abs(own - before - widened(update, aggregator.state(LAYOUT))).max())
+    public, before, update, two = _public(aggregator), _state(aggregator), _values(1), SILOS[:2]
+    weights = [public.weights[name] for name in two]
+    summand = aggregator.summand(Update(update, LAYOUT, weights[0], silo=two[0]), before, public)
+    own = aggregator.implied_adapter(summand.values.astype(np.float64), weights[0], before, public)
+    far = float(np.abs(own - before - widened(update, public.state)).max())
     expect(far <= TOLERANCE, f"'implied_adapter' is off by {far:.3g} from the adapter that the silo trained.")
-    total = _total(aggregator, {first: update, second: _values(2)}, before)
-    after = aggregator.apply(total, weights, before).astype(np.float32)
-    implied = aggregator.implied_total(before, after, weights)
+    total = _total(aggregator, {two[0]: update, two[1]: _values(2)}, before)
+    after = aggregator.apply(total, two, before, public).astype(np.float32)
+    implied = aggregator.implied_total(before, after, two, public)
     if implied is None:
         return "a silo's adapter follows from its summand; a sum does not follow from the adapters around it"
     far = float(np.abs(implied - total).max())
@@ -97,21 +71,22 @@ def _implied(aggregator: Aggregator) -> str:
 
 
 def _total(aggregator: Aggregator, updates: Mapping[str, Array], before: Array) -> NDArray[np.float64]:
-    total = np.zeros(aggregator.summed(LAYOUT, SILOS).size)
+    public = _public(aggregator)
+    total = np.zeros(public.layout.size)
     for name, values in updates.items():
-        update = Update(values, LAYOUT, aggregator.weight(SIZES[name]), silo=name)
-        total += aggregator.summand(update, before).values
+        update = Update(values, LAYOUT, public.weights[name], silo=name)
+        total += aggregator.summand(update, before, public).values
     return total
 
 
 def _public(aggregator: Aggregator) -> Public:
     weights = {name: aggregator.weight(size) for name, size in SIZES.items()}
-    summed, state = aggregator.summed(LAYOUT, SILOS), aggregator.state(LAYOUT)
-    return Public(summed, SILOS, weights, 1, (SILOS,), adapter=LAYOUT, state=state)
+    plan = aggregator.plan(LAYOUT, SILOS)
+    return Public(plan.summed, SILOS, weights, 1, (SILOS,), adapter=LAYOUT, state=plan.state)
 
 
 def _state(aggregator: Aggregator) -> Array:
-    return widened(_values(0), aggregator.state(LAYOUT))
+    return widened(_values(0), aggregator.plan(LAYOUT, SILOS).state)
 
 
 def _values(seed: int) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.conformance import aggregator, channel, records, trainer, transform
+from bench.conformance import aggregator, channel, records, step, trainer, transform
 from bench.conformance.checks import Check, Failed, expect
 from bench.core.errors import UsageError
 from bench.defense.compose import Defense, compose
@@ -33,7 +33,7 @@ def _builds(plugin: Plugin, config: Config) -> str:
         shared = part is not None and part is getattr(other, name)
         expect(not shared, f"two builds share one {name}; make a new one in build().")
     brought = [name for name in ("trainer", "channel", "aggregator") if getattr(one, name) is not None]
-    counted = [f"{len(getattr(one, name))} {name}" for name in ("records", "transforms") if getattr(one, name)]
+    counted = [f"{len(getattr(one, name))} {name}" for name in ("records", "transforms", "steps") if getattr(one, name)]
     return f"brings {', '.join(brought + counted) or 'nothing but the defaults'}"
 
 
@@ -63,3 +63,5 @@ def _of_parts(defense: Defense) -> Iterator[Check]:
         yield from channel.checks(defense.channel)
     if defense.aggregator is not None:
         yield from aggregator.checks(defense.aggregator)
+    for one in defense.steps:
+        yield from step.checks(one)

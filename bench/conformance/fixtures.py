@@ -16,7 +16,8 @@ from bench.core.streams import SecretStreams, State, Streams
 from bench.core.tokens import Tokens
 from bench.core.update import Array, Grid, Layout, Update
 from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Opened, Outgoing, Stage
-from bench.defense.contexts import TransformContext
+from bench.defense.contexts import OpenContext, TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Trainer, Training, TrainJob, Transform
 from bench.defense.public import Public
 from bench.federation.carrier import Carrier
@@ -76,7 +77,8 @@ def constant_delta(job: TrainJob) -> Array:
 class ToGrid(Transform):
     """Rounds to the grid, for channels that take integers only."""
 
-    gives = "grid"
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real").unbound(self).on_grid()
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         scaled = np.rint(np.clip(update.values / GRID.clip, -1, 1) * GRID.levels)
@@ -222,6 +224,21 @@ def transform_context(
         reach=0.1,
         secret=SecretStreams("silo-0", secret_seed),
         state={} if state is None else state,
+    )
+
+
+def open_context(round: int = 0, rounds: int = 4, silos: int = 3) -> OpenContext:
+    """What a server step is given beside a dense sum of ``round``."""
+    names = tuple(silo(i) for i in range(silos))
+    return OpenContext(
+        public=Public(LAYOUT, names, dict.fromkeys(names, 1), rounds, (names,) * rounds),
+        round=round,
+        global_adapter=np.zeros(LAYOUT.size, dtype=np.float32),
+        lr=2e-3,
+        steps=8,
+        reach=0.1,
+        secret=SecretStreams("server", 7),
+        support=lambda: None,
     )
 
 

@@ -105,7 +105,7 @@ class Playground:
         run = self.run
         assignment = assignments("all-but-one", run.transcript.public.silos)[0]
         directory = Path(self.folder.name) / "view"
-        return build(run.transcript, run.parts.channel, run.parts.aggregator, "all-but-one", assignment, directory)
+        return build(run.transcript, run.parts, "all-but-one", assignment, directory)
 
     def tools(self, asked: Sequence[str] = (), shadows: int = 0) -> LentTools:
         """Fresh tools at ``view``, with randomness that is the same every time. ``asked``: the candidates' ids."""
@@ -138,7 +138,7 @@ class Playground:
         directory = Path(self.folder.name) / f"view-{shadow.run_id}"
         if not directory.exists():
             parts, assignment = self.run.parts, assignments("all-but-one", shadow.transcript.public.silos)[0]
-            build(shadow.transcript, parts.channel, parts.aggregator, "all-but-one", assignment, directory)
+            build(shadow.transcript, parts, "all-but-one", assignment, directory)
         return View.load(directory)
 
     def candidates(self, ids: Sequence[str]) -> Candidates:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from bench.core.streams import State
 from bench.core.update import Update
 from bench.defense.compose import Defense
 from bench.defense.contexts import TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 
 ROUNDS = 4
@@ -30,15 +31,14 @@ def checks(defense: Defense) -> Iterator[Check]:
 
 
 def _rules(before: tuple[Transform, ...], transform: Transform) -> str:
-    changed = 0
+    changed, flow = 0, _flow(before, transform)
     for round in range(ROUNDS):
         update, adapter = _given(before, round, _values(round)), _values(99)
         kept = update.values.copy(), adapter.copy()
         after = transform.apply(update, _context(round, adapter, {}))
         expect(np.array_equal(update.values, kept[0]), "it changes the update that it was given; make a new one.")
         expect(np.array_equal(adapter, kept[1]), "it changes the global adapter.")
-        _check_update(transform, after, update)
-        _check_norm(transform, after, update)
+        _check_update(flow, after, update)
         changed += after.values.shape != update.values.shape or not np.array_equal(after.values, update.values)
     return f"changes the update in {changed} of {ROUNDS} rounds and leaves a valid one"
 
@@ -46,7 +46,7 @@ def _rules(before: tuple[Transform, ...], transform: Transform) -> str:
 def _zeros(before: tuple[Transform, ...], transform: Transform) -> str:
     for adapter in (np.zeros(LAYOUT.size, np.float32), _values(99)):
         update = _given(before, 0, np.zeros(LAYOUT.size, np.float32))
-        _check_update(transform, transform.apply(update, _context(0, adapter, {})), update)
+        _check_update(_flow(before, transform), transform.apply(update, _context(0, adapter, {})), update)
     return "a silo that has nothing to say is handled"
 
 
@@ -81,13 +81,18 @@ def _context(round: int, adapter: NDArray[np.float32], state: State) -> Transfor
     return transform_context(adapter, round, ROUNDS, state=state)
 
 
-def _check_update(transform: Transform, after: Update, update: Update) -> None:
+def _flow(before: tuple[Transform, ...], transform: Transform) -> Flow:
+    """What leaves the transform by what it and those before it say."""
+    return reduce(lambda reaching, part: part.follow(reaching), (*before, transform), Flow())
+
+
+def _check_update(flow: Flow, after: Update, update: Update) -> None:
     expect(after.layout == update.layout, "it changes the layout.")
     expect(after.weight == update.weight, "it changes the public weight, which the aggregator decides.")
     size = LAYOUT.size if after.support is None else len(after.support)
     expect(after.values.shape == (size,), f"it gives values of shape {after.values.shape}, expected ({size},).")
     expect(np.isfinite(after.values).all(), "it gives values that are not finite.")
-    _check_kind(transform, after)
+    _check_kind(flow, after)
     if after.support is not None:
         ordered = bool((np.diff(after.support) > 0).all())
         inside = size == 0 or (after.support[0] >= 0 and after.support[-1] < LAYOUT.size)
@@ -99,16 +104,12 @@ def _check_update(transform: Transform, after: Update, update: Update) -> None:
             norm <= after.norm_bound * (1 + 1e-6),
             f"its norm is {norm:.4g}, above the {after.norm_bound:.4g} it states.",
         )
+    # what is refused or let through for the noise that follows goes by what the transform says of norms
+    expect(bool(flow.unbounded) or after.norm_bound is not None, "it says that a norm bound holds and gives none.")
 
 
-def _check_norm(transform: Transform, after: Update, update: Update) -> None:
-    """What is refused or let through for the noise that follows goes by what the transform says of norms."""
-    stated = transform.norm == "bounds" or (transform.norm == "keeps" and update.norm_bound is not None)
-    expect(not stated or after.norm_bound is not None, f"it says that it {transform.norm} a norm bound and gives none.")
-
-
-def _check_kind(transform: Transform, after: Update) -> None:
-    if transform.gives == "real":
+def _check_kind(flow: Flow, after: Update) -> None:
+    if flow.values == "real":
         expect(after.grid is None, "it states that it gives real values and gives integers on a grid.")
         expect(after.values.dtype == np.float32, f"it gives {after.values.dtype} values, expected float32.")
         return

@@ -69,3 +69,25 @@ class SecretStreams:
 
         key = int.from_bytes(self.token(name, *indices, size=16), "little")
         return np.random.Generator(AESCounter(key=key))
+
+
+class Prefixed(MutableMapping[str, NDArray[Any]]):
+    """The part of a party's state that belongs to one part of its defense."""
+
+    def __init__(self, state: State, prefix: str) -> None:
+        self._state, self._prefix = state, prefix
+
+    def __getitem__(self, key: str) -> NDArray[Any]:
+        return self._state[self._prefix + key]
+
+    def __setitem__(self, key: str, value: NDArray[Any]) -> None:
+        self._state[self._prefix + key] = value
+
+    def __delitem__(self, key: str) -> None:
+        del self._state[self._prefix + key]
+
+    def __iter__(self) -> Any:
+        return (key[len(self._prefix) :] for key in self._state if key.startswith(self._prefix))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

@@ -1,8 +1,8 @@
 """How parts compose: named defenses merged into one, its defaults filled in, parts that can't work together refused.
 
 A named defense is one file in ``defenses/`` with ``api = 1``, a ``Config`` and ``build(config) -> Defense``.
-Composition (``dp-sgd+fedshield``) merges left to right: records and transforms are concatenated; at most one
-operand may bring a trainer, a channel, an aggregator.
+Composition (``dp-sgd+fedshield``) merges left to right: records, transforms and server steps are concatenated; at most
+one operand may bring a trainer, a channel, an aggregator.
 """
 
 from __future__ import annotations
@@ -16,10 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import UsageError
-from bench.core.update import Layout, Values
+from bench.core.streams import Prefixed, State
+from bench.core.update import Array
+from bench.defense.aggregator import Aggregator, Plan, ServerStep
 from bench.defense.channel import Channel
-from bench.defense.contexts import RoundContext
-from bench.defense.parts import Aggregator, Promise, RecordsPart, Trainer, Transform
+from bench.defense.contexts import OpenContext, RoundContext
+from bench.defense.flow import Flow, name_of
+from bench.defense.parts import Mechanism, Promise, RecordsPart, Trainer, Transform
+from bench.defense.public import Public
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Defense:
     transforms: tuple[Transform, ...] = ()
     channel: Channel | None = None
     aggregator: Aggregator | None = None
+    steps: tuple[ServerStep, ...] = ()
     simulated: tuple[str, ...] = ()
     #: filled by ``compose``: which operand brought the single-valued parts
     origin: Mapping[str, str] = field(default_factory=dict)
@@ -55,6 +60,7 @@ def compose(named: Sequence[tuple[str, Defense]]) -> Defense:
             merged,
             records=merged.records + defense.records,
             transforms=merged.transforms + defense.transforms,
+            steps=merged.steps + defense.steps,
             simulated=merged.simulated + defense.simulated,
             origin=origin,
         )
@@ -76,27 +82,88 @@ class Parts:
     aggregator: Aggregator
     #: transforms of the summand: from the first on that gives integers
     encoders: tuple[Transform, ...] = ()
+    #: what whoever opens a sum does besides, in order
+    steps: tuple[ServerStep, ...] = ()
     #: parts that only simulate what they stand for, by name; said in every result
     simulated: tuple[str, ...] = ()
 
     @property
     def promises(self) -> tuple[Promise, ...]:
-        """What the trainer, the transforms and the aggregator claim."""
-        made = [self.trainer.promise, *(t.promise for t in (*self.transforms, *self.encoders)), self.aggregator.promise]
+        """What the trainer, the transforms and the server steps claim."""
+        claiming: tuple[Trainer | Transform | ServerStep, ...] = (
+            self.trainer,
+            *self.transforms,
+            *self.encoders,
+            *self.steps,
+        )
+        made = [part.promise for part in claiming]
         alone = all(part.per_record for part in self.records)
         return tuple(p if alone or p.unit == "silo" else _void(p) for p in made if p is not None)
 
-    def shared(self, layout: Layout) -> NDArray[np.int64] | None:
+    def weight(self, nominal_size: int) -> int:
+        """The public integer weight of a silo of ``nominal_size`` records."""
+        alike = any(step.counts_called for step in self.steps)
+        return 1 if alike else self.aggregator.weight(nominal_size)
+
+    def plan(self, public: Public) -> Plan:
+        return self.aggregator.plan(public.adapter, public.silos)
+
+    def shared(self, public: Public) -> NDArray[np.int64] | None:
         """The coordinates that are not every silo's own; None: all."""
-        personal = self.aggregator.personal(layout)
-        return None if personal is None else np.setdiff1d(np.arange(layout.size), personal, assume_unique=True)
+        personal = self.plan(public).personal
+        return None if personal is None else np.setdiff1d(np.arange(public.adapter.size), personal, assume_unique=True)
 
     def support(self, context: RoundContext) -> NDArray[np.int64] | None:
         """The coordinates that a silo sends in a round, which everybody can derive; None: all."""
         named = [s for t in (*self.transforms, *self.encoders) if (s := t.support(context)) is not None]
-        shared = self.shared(context.public.layout)
+        shared = self.shared(context.public)
         named += [] if shared is None else [shared]
         return reduce(partial(np.intersect1d, assume_unique=True), named) if named else None
+
+    def counted(self, public: Public, round: int, silos: Sequence[str]) -> Sequence[str]:
+        """The silos that a sum of ``round`` over ``silos`` is divided by."""
+        return public.participants[round] if any(step.counts_called for step in self.steps) else silos
+
+    def randomised(
+        self, total: NDArray[np.floating], context: OpenContext
+    ) -> tuple[NDArray[np.floating], Mechanism | None]:
+        """A sum with the noise of the server steps, and what that was (``follow`` lets one of them add noise)."""
+        mechanism = None
+        for step in self.steps:
+            total, noise = step.randomise(total, context)
+            mechanism = noise or mechanism
+        return total, mechanism
+
+    def moved(
+        self, total: NDArray[np.floating], silos: Sequence[str], start: Array, public: Public, memory: State
+    ) -> NDArray[np.floating]:
+        """The next global adapter, not yet rounded to float32: the aggregator's own, moved on by the server steps.
+        ``memory``: of all steps, by the number of each."""
+        after = self.aggregator.apply(total, silos, start, public)
+        change = first = after.astype(np.float64) - start
+        for number, step in enumerate(self.steps):
+            change = step.move(change, _own(step, number, memory))
+        return after if change is first else start + change
+
+    def unmoved(self, before: Array, after: Array, memory: State) -> Array | ServerStep:
+        """The adapter that the aggregator alone would have given where ``before`` became ``after``; ``memory`` becomes
+        that after the round. The step that can't be undone, where there is one."""
+        change = seen = after.astype(np.float64) - before
+        for number, step in reversed(list(enumerate(self.steps))):
+            undone = step.undo(change, _own(step, number, memory))
+            if undone is None:
+                return step
+            change = undone
+        return after if change is seen else (before + change).astype(np.float32)
+
+    @property
+    def has_memory(self) -> bool:
+        """Whether what a step makes of a sum depends on the sums before."""
+        return any(step.has_memory for step in self.steps)
+
+
+def _own(step: ServerStep, number: int, memory: State) -> State:
+    return Prefixed(memory, f"step-{number}/") if step.has_memory else {}
 
 
 def _void(promise: Promise) -> Promise:
@@ -104,93 +171,40 @@ def _void(promise: Promise) -> Promise:
     return replace(promise, against=lambda coalition, victim: False, note=note)
 
 
-def _encoders(transforms: Sequence[Transform], channel: Channel) -> int:
-    """Follow real or grid values from the trainer to the channel: the position of the first transform that gives a
-    grid. Raises UsageError where a part can't take what it is handed."""
-    kind: Values = "real"
-    first = len(transforms)
-    for position, transform in enumerate(transforms):
-        _check_one(transform, transform.accepts, kind)
-        kind = transform.gives
-        if kind == "grid":
-            first = min(first, position)
-        elif first < position:
-            raise UsageError(
-                f"{type(transform).__name__} gives real values after integers were made: put it before them."
-            )
-    _check_one(channel, channel.accepts, kind)
-    return first
+def _through(flow: Flow, transform: Transform) -> Flow:
+    """What leaves ``transform`` where ``flow`` reaches it. Raises UsageError."""
+    if flow.closed:
+        raise UsageError(f"{flow.closed}: {name_of(transform)} can't come after it.")
+    after = transform.follow(flow)
+    if (flow.values, after.values) == ("grid", "real"):
+        raise UsageError(f"{name_of(transform)} gives real values after integers were made: put it before them.")
+    return after if type(transform).support is Transform.support else after.saying("sparse", transform)
 
 
-def _check_norms(transforms: Sequence[Transform], aggregator: Aggregator, opener: str) -> None:
-    """Noise is measured in norm bounds: one must hold where noise is added, and hold still where sums are opened.
-
-    An aggregator's effect on the bound is in what ``summand`` states, which silos and the accountant go by. Raises
-    UsageError.
-    """
-    raised: object | None = None
-    bounded = False
-    for position, transform in enumerate(transforms):
-        if transform.needs_norm and not bounded:
-            raise UsageError(_unbounded(transform, raised))
-        if transform.norm != "keeps":
-            raised = None if transform.norm == "bounds" else transform
-            bounded = transform.norm == "bounds"
-        if transform.only_in_sums and position + 1 < len(transforms):
-            raise UsageError(
-                f"{type(transform).__name__} adds a share of noise that protects in the sum only: "
-                f"{type(transforms[position + 1]).__name__} can't come after it."
-            )
-    if aggregator.needs_norm and not bounded:
-        raise UsageError(_unbounded(aggregator, raised))
-    if opener not in aggregator.openers:
-        raise UsageError(
-            f"{type(aggregator).__name__} must be run by the {' or '.join(sorted(aggregator.openers))}, and with this "
-            f"channel the {opener} open{'s' if opener == 'server' else ''} the sums."
-        )
-
-
-def _check_summands(transforms: Sequence[Transform], first: int, aggregator: Aggregator) -> None:
-    """What transforms may ask of summands that are no updates. Raises UsageError."""
-    name = type(aggregator).__name__
-    noisy = next((t for t in transforms[first:] if t.needs_norm), None)
-    if noisy is not None and not aggregator.keeps_norm:
-        raise UsageError(
-            f"{type(noisy).__name__} works on summands of a bounded norm, and {name} makes summands of which a bound "
-            "on the update says nothing: they can't be combined."
-        )
-    late = next((t for t in transforms if t.carries), None)
-    if late is not None and aggregator.fresh:
-        raise UsageError(
-            f"{type(late).__name__} sends later what it leaves out now, and with {name} every round trains new "
-            "factors, to which what is owed of old ones does not belong: put its feedback off."
-        )
-
-
-def _unbounded(part: object, raised: object | None) -> str:
-    why = f"{type(raised).__name__}, which comes between, may raise the norm" if raised else "nothing before it clips"
-    return f"{type(part).__name__} adds noise for updates of a bounded norm, and {why}."
-
-
-def _check_one(part: object, accepts: frozenset[Values], kind: Values) -> None:
-    if kind not in accepts:
-        raise UsageError(
-            f"{type(part).__name__} takes {' or '.join(sorted(accepts))} values but is handed {kind} ones by the parts "
-            "before it: put a quantiser (or drop one) before it."
-        )
-
-
-def _quantised(transforms: tuple[Transform, ...], channel: Channel) -> tuple[Transform, ...]:
-    """The transforms, and the channel's own quantiser where it takes integers only and would be handed real values."""
-    kind = transforms[-1].gives if transforms else "real"
-    if kind in channel.accepts or channel.quantiser is None:
-        return transforms
-    return (*transforms, channel.quantiser)
+def _followed(
+    transforms: Sequence[Transform], aggregator: Aggregator, channel: Channel, steps: Sequence[ServerStep]
+) -> tuple[tuple[Transform, ...], tuple[Transform, ...]]:
+    """Follow the values from the trainer through all parts: the transforms of updates, and those of summands, from the
+    first on that gives a grid. A channel of integers that would be handed real values puts its own quantiser last.
+    Raises UsageError where a part can't take what it is handed."""
+    flow, first = Flow(), 0
+    for transform in transforms:
+        after = _through(flow, transform)
+        if after.values == "grid":
+            break
+        flow, first = after, first + 1
+    encoders = tuple(transforms[first:])
+    if not encoders and channel.quantiser is not None and "real" not in channel.accepts:
+        encoders = (channel.quantiser,)
+    flow = reduce(_through, encoders, aggregator.follow(flow))
+    flow = replace(flow.taken(channel, *channel.accepts), opener=channel.opener)
+    reduce(lambda reaching, step: step.follow(reaching), steps, flow)
+    return tuple(transforms[:first]), encoders
 
 
 def _check_handed(defense: Defense) -> None:
     """Where the server trains there is no update, and nothing that a silo's trainer could promise towards it."""
-    idle = [*defense.transforms, *([] if defense.aggregator is None else [defense.aggregator])]
+    idle = [*defense.transforms, *([] if defense.aggregator is None else [defense.aggregator]), *defense.steps]
     if idle:
         raise UsageError(
             f"{type(idle[0]).__name__} works on updates, and where the server trains on all records there are none."
@@ -212,22 +226,14 @@ def fill(defense: Defense) -> Parts:
     channel = defense.channel or PlainChannel(aggregator.opener)
     if channel.trains == "server":
         _check_handed(defense)
-    transforms = _quantised(defense.transforms, channel)
-    first = _encoders(transforms, channel)
-    _check_norms(transforms, aggregator, channel.opener)
-    _check_summands(transforms, first, aggregator)
-    sparse = next((t for t in transforms if t.sparse), None)
-    if sparse is not None and not aggregator.sparse:
-        raise UsageError(
-            f"{type(sparse).__name__} leaves coordinates unsent, meaning unchanged, and the aggregator "
-            f"{type(aggregator).__name__} {aggregator.dense_because}: they can't be combined."
-        )
+    transforms, encoders = _followed(defense.transforms, aggregator, channel, defense.steps)
     return Parts(
         records=defense.records,
         trainer=defense.trainer or GradientTrainer(),
-        transforms=transforms[:first],
+        transforms=transforms,
         channel=channel,
         aggregator=aggregator,
-        encoders=transforms[first:],
+        encoders=encoders,
+        steps=defense.steps,
         simulated=defense.simulated,
     )

@@ -19,7 +19,7 @@ class Public:
 
     ``layout``: of a summand, which is what the channel sums. ``adapter``: of what a silo trains. ``state``: of the
     global adapter, which begins with the tensors of ``adapter``. The latter two are ``layout`` unless the aggregator
-    says otherwise (``Aggregator.summed``, ``Aggregator.state``). ``nonce``: the seed of public choices (``generator``),
+    plans otherwise (``bench.Plan``). ``nonce``: the seed of public choices (``generator``),
     and of nothing that must be secret.
     """
 

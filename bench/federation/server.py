@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.frames import encode_adapter
 from bench.core.records import decode_records, joined
-from bench.core.streams import State
+from bench.core.streams import Prefixed, State
 from bench.defense.channel import Message, Outgoing
 from bench.defense.parts import TrainJob
-from bench.federation.setup import Prefixed, Setup, keep_global, learning_rate, to_release
+from bench.federation.setup import Setup, keep_global, learning_rate, to_release
 from bench.federation.silo import metered
 
 

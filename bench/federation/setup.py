@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,13 @@ from bench.core.frames import encode_adapter, without_zeros
 from bench.core.meter import Meter
 from bench.core.parties import PUBLIC, SERVER, is_silo, silo
 from bench.core.records import encode_records
-from bench.core.streams import SecretStreams, State, Streams
+from bench.core.streams import Prefixed, SecretStreams, State, Streams
 from bench.core.tokens import Tokens
 from bench.core.update import Array, Grid, Layout, Update
 from bench.defense.channel import Endpoint, Opened, Outgoing
 from bench.defense.compose import Parts
 from bench.defense.contexts import OpenContext, RoundContext
-from bench.defense.parts import Aggregator, Mechanism, Training
+from bench.defense.parts import Mechanism, Training
 from bench.defense.public import Public
 from bench.spec.run import FederationSpec, LocalSpec
 
@@ -63,9 +63,6 @@ class Setup:
     meter: Meter = field(default_factory=Meter)
     recorder: Recorder = field(default_factory=Recorder)
 
-    def __post_init__(self) -> None:
-        self.parts = replace(self.parts, aggregator=self.parts.aggregator.bound(self.public))
-
     def order(self, party: str, *indices: int) -> np.random.Generator:
         """In which order a party takes its records."""
         return (self.orders or self.streams).generator(party, *indices)
@@ -84,7 +81,7 @@ class Setup:
         # Adam moves a value by about lr a step (Kingma and Ba 2015, section 2.1), SGD by lr times its gradient
         most = 1.0 if local.optimizer == "adamw" else local.max_grad_norm
         adapter = self.public.adapter
-        idle = self.parts.aggregator.summand(Update(np.zeros(adapter.size, np.float32), adapter), start)
+        idle = self.parts.aggregator.summand(Update(np.zeros(adapter.size, np.float32), adapter), start, self.public)
         reach = None if most is None else lr * steps * most + float(np.abs(idle.values).max())
         return RoundContext(
             public=self.public, round=round, global_adapter=start[: adapter.size], lr=lr, steps=steps, reach=reach
@@ -112,21 +109,11 @@ class Setup:
         parts, known = self.parts, self.context(round, start)
         public = {f.name: getattr(known, f.name) for f in fields(known)}
         context = OpenContext(**public, secret=self.secret(me), support=lambda: parts.support(known))
-        total, noise = parts.aggregator.randomise(opened.values, context)
+        total, noise = parts.randomised(opened.values, context)
         # noise of a silo that opens is known to it, and every silo's is another
         self.recorder.sums[round, tuple(sorted(opened.silos))] = noise if me == SERVER else None
-        weights = parts.aggregator.weights(self.public, round, opened.silos)
-        return moved(parts.aggregator, total, weights, start, Prefixed(state, "aggregator/"))
-
-
-def moved(
-    aggregator: Aggregator, total: NDArray[np.floating], weights: Sequence[int], start: Array, memory: State
-) -> NDArray[np.floating]:
-    """The next global adapter: the aggregator's own, moved on by its optimiser's step. Not yet rounded to float32."""
-    after = aggregator.apply(total, weights, start)
-    change = after.astype(np.float64) - start
-    step = aggregator.step(change, memory)
-    return after if step is change else start + step
+        counted = parts.counted(self.public, round, opened.silos)
+        return parts.moved(total, counted, start, self.public, Prefixed(state, "steps/"))
 
 
 def keep_global(state: State, federation: FederationSpec, values: NDArray[np.floating], round: int) -> None:
@@ -197,25 +184,3 @@ def load_update(state: State, layout: Layout, round: int) -> Update | None:
 def drop_update(state: State) -> None:
     for key in [key for key in state if key.startswith("update/")]:
         del state[key]
-
-
-class Prefixed(MutableMapping[str, NDArray[Any]]):
-    """The part of a party's state that belongs to one part of its defense."""
-
-    def __init__(self, state: State, prefix: str) -> None:
-        self._state, self._prefix = state, prefix
-
-    def __getitem__(self, key: str) -> NDArray[Any]:
-        return self._state[self._prefix + key]
-
-    def __setitem__(self, key: str, value: NDArray[Any]) -> None:
-        self._state[self._prefix + key] = value
-
-    def __delitem__(self, key: str) -> None:
-        del self._state[self._prefix + key]
-
-    def __iter__(self) -> Any:
-        return (key[len(self._prefix) :] for key in self._state if key.startswith(self._prefix))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)

@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.frames import decode_adapter
 from bench.core.parties import silo_index
-from bench.core.streams import State
+from bench.core.streams import Prefixed, State
 from bench.core.update import Update
 from bench.defense.channel import Endpoint, Message, Outgoing
 from bench.defense.contexts import TransformContext
 from bench.defense.parts import Mechanism, TrainJob, Transform
 from bench.federation.setup import (
-    Prefixed,
     Setup,
     drop_update,
     keep_global,
@@ -117,14 +116,14 @@ class Silo:
     def _start(self) -> NDArray[np.float32]:
         """What this silo trains from: the global adapter, with its own values where they are personal."""
         start = self._global()
-        personal = self.setup.parts.aggregator.personal(self.setup.public.layout)
+        personal = self.setup.parts.plan(self.setup.public).personal
         if personal is not None and "personal/values" in self.state:
             start = start.copy()
             start[personal] = self.state["personal/values"]
         return start
 
     def _keep_personal(self, after: NDArray[np.float32]) -> None:
-        personal = self.setup.parts.aggregator.personal(self.setup.public.layout)
+        personal = self.setup.parts.plan(self.setup.public).personal
         if personal is not None:
             self.state["personal/values"] = after[personal]
             self.setup.recorder.own[self.me] = after
@@ -134,7 +133,7 @@ class Silo:
         logged: list[Mechanism | None] = []
         parts, known = self.setup.parts, self.setup.context(round, start)
         public = {f.name: getattr(known, f.name) for f in fields(known)}
-        shared = parts.shared(update.layout)
+        shared = parts.shared(known.public)
 
         def apply(transforms: Sequence[Transform], first: int, update: Update) -> Update:
             for position, transform in enumerate(transforms, first):
@@ -146,7 +145,7 @@ class Silo:
         update = apply(parts.transforms, 0, update)
         if shared is not None:
             update = update.restricted(shared)
-        update = parts.aggregator.summand(update, start)
+        update = parts.aggregator.summand(update, start, known.public)
         update = apply(parts.encoders, len(parts.transforms), update)
         self._check_support(update, parts.support(known))
         self._check_bound(update)

@@ -157,12 +157,13 @@ def _setup(case: Case) -> Setup:
     federation = spec.federation
     silos = tuple(silo(i) for i in range(federation.silos))
     adapter = materials.model.layout
+    plan = parts.aggregator.plan(adapter, silos)
     public = Public(
-        layout=parts.aggregator.summed(adapter, silos),
+        layout=plan.summed,
         adapter=adapter,
-        state=parts.aggregator.state(adapter),
+        state=plan.state,
         silos=silos,
-        weights={name: parts.aggregator.weight(case.nominal_size) for name in silos},
+        weights={name: parts.weight(case.nominal_size) for name in silos},
         rounds=federation.rounds,
         participants=participants(federation, materials.streams),
         nonce=public_nonce(case.seed),

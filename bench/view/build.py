@@ -16,9 +16,9 @@ from bench.core.frames import decode_adapter
 from bench.core.parties import SERVER
 from bench.core.streams import State
 from bench.core.update import Array, Terms
-from bench.defense.channel import Candidate, Channel, Message
-from bench.defense.parts import Aggregator
-from bench.federation.setup import moved
+from bench.defense.channel import Candidate, Message
+from bench.defense.compose import Parts
+from bench.defense.flow import name_of
 from bench.transcript.transcript import Transcript
 from bench.view.compact import worlds
 from bench.view.handed import records_in_clear
@@ -53,11 +53,10 @@ class _Adapter:
 class _Builder:
     """The steps of one build; values live in ``work`` until they are written."""
 
-    def __init__(
-        self, transcript: Transcript, channel: Channel, aggregator: Aggregator, coalition: frozenset[str], work: Path
-    ) -> None:
+    def __init__(self, transcript: Transcript, parts: Parts, coalition: frozenset[str], work: Path) -> None:
         self.public = transcript.public
-        self.channel, self.aggregator = channel, aggregator.bound(self.public)
+        self.parts, self.channel, self.aggregator = parts, parts.channel, parts.aggregator
+        self.slots = parts.plan(self.public).slots
         self.seen = Seen(transcript, coalition)
         self.truth = Truth(transcript, self.aggregator)
         self.ledger = Ledger(work, self.truth, coalition, self._own)
@@ -69,6 +68,7 @@ class _Builder:
         self._work = work
         self._implied: set[int] = set()
         self._memories: dict[int, State] = {}
+        self._lost: dict[int, str] = {}
 
     def _own(self, round: int, silo: str) -> NDArray[np.floating] | None:
         return self.seen.knowledge.contributions.get((round, silo))
@@ -177,17 +177,17 @@ class _Builder:
             return False
         start, end = before.load(), after.load()
         memory = self._memory(round - 1)
-        seen = end.astype(np.float64) - start
-        change = None if memory is None else self.aggregator.unstep(seen, memory)
-        if change is None:
+        unmoved = None if memory is None else self.parts.unmoved(start, end, memory)
+        if memory is None or not isinstance(unmoved, np.ndarray):
+            self._lost[round] = name_of(unmoved or next(one for one in self.parts.steps if one.has_memory))
             return False
-        self._memories[round] = memory or {}
+        self._memories[round] = memory
         self._implied.add(round)
-        stepped = end if change is seen else (start + change).astype(np.float32)
         for silos in self.seen.summed[round]:
             if self.ledger.has(terms_of(round, silos)):
                 return False
-            total = self.aggregator.implied_total(start, stepped, self._weights(round, silos))
+            counted = self.parts.counted(self.public, round, silos)
+            total = self.aggregator.implied_total(start, unmoved, counted, self.public)
             if total is None:
                 return False
             step = float(np.linalg.norm(end.astype(np.float64) - start))
@@ -203,7 +203,7 @@ class _Builder:
         grew = False
         for row in [row for row in self.ledger.rows.values() if len(row.terms) > 1 and not row.xor]:
             for round, silo, coefficient in row.terms:
-                slot = self.aggregator.slot(silo)
+                slot = self.slots.get(silo)
                 if slot is None or self.ledger.has(((round, silo, 1),)):
                     continue
                 values = np.zeros(self.public.layout.size)
@@ -225,7 +225,8 @@ class _Builder:
             memory = self._memory(round - 1)
             if memory is None:
                 return False
-            after = moved(self.aggregator, total, self._weights(round, silos), before.load(), memory).astype(np.float32)
+            counted = self.parts.counted(self.public, round, silos)
+            after = self.parts.moved(total, counted, before.load(), self.public, memory).astype(np.float32)
             verdict = self.truth.judge_adapter(round, after)
             if verdict.agrees:
                 self._memories[round] = memory
@@ -243,13 +244,10 @@ class _Builder:
         return derived if held is None else held
 
     def _memory(self, round: int) -> State | None:
-        """A copy of the aggregator's memory after ``round``, where every move before is known to the coalition."""
-        if round < 0 or not self.aggregator.has_memory:
+        """A copy of the server steps' memory after ``round``, where every move before is known to the coalition."""
+        if round < 0 or not self.parts.has_memory:
             return {}
         return dict(self._memories[round]) if round in self._memories else None
-
-    def _weights(self, round: int, silos: Sequence[str]) -> list[int]:
-        return self.aggregator.weights(self.public, round, silos)
 
     def query_only(self) -> None:
         """A user has the released model's interface and nothing else."""
@@ -282,7 +280,15 @@ class _Builder:
         for round, handle in sorted(self.released.items()):
             writer.add("query", round, frozenset(), "the released model's interface", handle=handle)
         shutil.rmtree(self._work)
-        return writer.commit(self.seen.thinned)
+        return writer.commit(self.seen.thinned, self._lost_sums())
+
+    def _lost_sums(self) -> tuple[tuple[int, str], ...]:
+        """(round, server step) of sums that nothing gave, and that the adapters around them did not, for the step."""
+        return tuple(
+            (round, step)
+            for round, step in sorted(self._lost.items())
+            if all(self.ledger.rows_of(round, silos) is None for silos in self.seen.summed[round])
+        )
 
     def _write_row(self, writer: ViewWriter, row: Row, numbers: dict[Path, int]) -> None:
         round = max(term[0] for term in row.terms)
@@ -295,7 +301,7 @@ class _Builder:
         adapter = None
         if single and before is not None:
             weight = self.public.weights[row.terms[0][1]]
-            adapter = self.aggregator.implied_adapter(row.load(), weight, before.load())
+            adapter = self.aggregator.implied_adapter(row.load(), weight, before.load(), self.public)
         writer.add(
             kind,
             round,
@@ -316,8 +322,7 @@ def _as_guess(candidate: Candidate) -> Guess:
 
 def build(
     transcript: Transcript,
-    channel: Channel,
-    aggregator: Aggregator,
+    parts: Parts,
     adversary: str,
     assignment: Assignment,
     directory: Path,
@@ -334,7 +339,7 @@ def build(
     """
     writer = ViewWriter(directory, adversary, assignment, transcript.public, transcript.manifest.get("spec", {}))
     try:
-        builder = _Builder(transcript, channel, aggregator, assignment.coalition, writer.partial / "work")
+        builder = _Builder(transcript, parts, assignment.coalition, writer.partial / "work")
         if adversary == "user":
             builder.query_only()
         else:

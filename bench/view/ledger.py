@@ -162,17 +162,23 @@ class Ledger:
         np.save(path, values, allow_pickle=False)
         return path
 
+    def rows_of(self, round: int, silos: Sequence[str]) -> list[Row] | None:
+        """The rows that give the sum of the others' summands among ``silos``: one, or one by one. None where none
+        do."""
+        others = tuple(sorted((round, silo, 1) for silo in silos if silo not in self._coalition))
+        row = self.rows.get(others)
+        rows = [row] if row is not None else [self.rows[(term,)] for term in others if (term,) in self.rows]
+        return rows if row is not None or len(rows) == len(others) else None
+
     def total(self, round: int, silos: Sequence[str]) -> tuple[NDArray[np.float64], bool] | None:
         """(sum, unchecked) of ``silos``' summands in ``round``, from a known sum of the others and the coalition's own,
         or one by one. None where it does not follow."""
-        others = tuple(sorted((round, silo, 1) for silo in silos if silo not in self._coalition))
-        row = self.rows.get(others)
-        rows = [row] if row is not None else [self.rows.get((term,)) for term in others]
+        rows = self.rows_of(round, silos)
+        if rows is None:
+            return None
         found: NDArray[np.float64] | None = None
         unchecked = False
         for part in rows:
-            if part is None:
-                return None
             values = part.load()
             found = values.astype(np.float64) if found is None else found + values
             unchecked = unchecked or part.unchecked

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from bench.core.frames import decode_adapter
 from bench.core.update import Array, Terms, Update
-from bench.defense.parts import Aggregator
+from bench.defense.aggregator import Aggregator
 from bench.transcript.transcript import Transcript
 from bench.view.openers.base import MIN_VALUES, Spans, even_spans, plausible
 
@@ -60,7 +60,8 @@ class Truth:
     def __init__(self, transcript: Transcript, aggregator: Aggregator) -> None:
         self._transcript = transcript
         self._public = transcript.public
-        self._aggregator = aggregator.bound(self._public)
+        self._aggregator = aggregator
+        self._slots = aggregator.plan(self._public.adapter, self._public.silos).slots
         self._spans: dict[Terms, Spans] = {}
         self._rounds: dict[int, bool] = {}
         self._glances: OrderedDict[tuple[Terms, Spans], tuple[Float, Float] | None] = OrderedDict()
@@ -202,7 +203,7 @@ class Truth:
     def _idle(self, round: int, silo: str) -> NDArray[np.floating]:
         """The summand of a silo whose training changed nothing."""
         weight = self._public.weights.get(silo, 1)
-        own = self._aggregator.slot(silo) is not None or self._deviating
+        own = silo in self._slots or self._deviating
         key = (round, weight, silo if own else "")
         if self._nothing is None or self._nothing[0] != key:
             self._nothing = key, self._summand_of_nothing(round, weight, silo)
@@ -227,7 +228,7 @@ class Truth:
         if before is None:
             return nothing
         still = Update(np.zeros(self._public.adapter.size, np.float32), self._public.adapter, weight, silo=silo)
-        summand = self._aggregator.summand(still, before).values
+        summand = self._aggregator.summand(still, before, self._public).values
         return np.asarray(summand, dtype=np.float32) if summand.shape == nothing.shape else nothing
 
 

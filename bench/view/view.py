@@ -87,7 +87,8 @@ class Reading:
 @dataclass(frozen=True)
 class View:
     """All readings of one coalition. ``thinned``: (round, stage, sender) of messages that it saw and whose bytes the
-    transcript no longer holds. ``initial_path``: the file of the adapter that the federation started from, where the
+    transcript no longer holds. ``lost``: (round, server step) of sums that the adapters around them would give, had the
+    step an inverse there. ``initial_path``: the file of the adapter that the federation started from, where the
     coalition knows it; nobody trained it, so it is no reading."""
 
     adversary: str
@@ -99,6 +100,7 @@ class View:
     thinned: tuple[tuple[int, str, str], ...]
     directory: Path
     initial_path: Path | None = None
+    lost: tuple[tuple[int, str], ...] = ()
 
     @property
     def initial(self) -> Array | None:
@@ -188,6 +190,7 @@ def _view(value: dict[str, Any], directory: Path) -> View:
         spec=dict(value["spec"]),
         readings=tuple(_reading(entry, directory) for entry in entries),
         thinned=tuple((int(r), str(stage), str(sender)) for r, stage, sender in value["thinned"]),
+        lost=tuple((int(r), str(step)) for r, step in value["lost"]),
         directory=directory,
         initial_path=_file(value["initial"], directory),
     )

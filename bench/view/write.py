@@ -109,9 +109,9 @@ class ViewWriter:
             self._files += 1
         return number
 
-    def commit(self, thinned: tuple[tuple[int, str, str], ...] = ()) -> View:
+    def commit(self, thinned: tuple[tuple[int, str, str], ...] = (), lost: tuple[tuple[int, str], ...] = ()) -> View:
         """Make the view count, in place of what was there."""
-        manifest = {**self._head, "initial": self._initial, "thinned": thinned, "readings": self._entries}
+        manifest = {**self._head, "initial": self._initial, "thinned": thinned, "lost": lost, "readings": self._entries}
         (self.partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(self.directory, ignore_errors=True)
         self.partial.rename(self.directory)

@@ -14,18 +14,16 @@ change D of the frozen weight.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import SiloBenchError
 from bench.core.update import Array, Layout, Update
-from bench.defense.parts import Aggregator
+from bench.defense.aggregator import Aggregator, Plan
+from bench.defense.flow import Flow, name_of
 from bench.defense.public import Public
 from bench.model.products import dense, factors, initial_factors, with_products
 
@@ -35,33 +33,21 @@ Float = NDArray[np.float64]
 class _Exact(Aggregator):
     """What both have in common. ``weighted``: by nominal size, else every silo counts as one."""
 
-    sparse = False
-    dense_because = (
-        "sums products of both factors, to which every coordinate belongs (where one factor is frozen, the mean of the "
-        "factors is exact by itself)"
-    )
-    keeps_norm = False
-
     def __init__(self, weighted: bool = True) -> None:
         self.weighted = weighted
-        self._public: Public | None = None
 
-    def bound(self, public: Public) -> Self:
-        mine = copy.copy(self)
-        mine._public = public
-        return mine
-
-    @property
-    def public(self) -> Public:
-        if self._public is None:
-            raise SiloBenchError(f"{type(self).__name__} was not told for which federation it works")
-        return self._public
+    def follow(self, flow: Flow) -> Flow:
+        name = name_of(self)
+        whole = (
+            f"the aggregator {name} sums products of both factors, to which every coordinate belongs (where one factor "
+            "is frozen, the mean of the factors is exact by itself): they can't be combined"
+        )
+        tied = f"{name} makes factors and dense changes that belong together: they can't be combined"
+        flow = flow.barring("sparse", whole).barring("moving", tied)
+        return flow.unbound(self, f"{name} makes summands of which a bound on the update says nothing")
 
     def weight(self, nominal_size: int) -> int:
         return nominal_size if self.weighted else 1
-
-    def state(self, adapter: Layout) -> Layout:
-        return with_products(adapter)
 
 
 class Folded(_Exact):
@@ -71,10 +57,10 @@ class Folded(_Exact):
     factors. What it costs is a dense matrix per target.
     """
 
-    def summed(self, adapter: Layout, silos: Sequence[str]) -> Layout:
-        return with_products(adapter)
+    def plan(self, adapter: Layout, silos: Sequence[str]) -> Plan:
+        return Plan(with_products(adapter), with_products(adapter))
 
-    def summand(self, update: Update, global_adapter: Array) -> Update:
+    def summand(self, update: Update, global_adapter: Array, public: Public) -> Update:
         adapter, before = update.layout, global_adapter.astype(np.float64)
         after = before[: adapter.size] + update.values
         values = np.empty(len(global_adapter), dtype=np.float32)
@@ -85,9 +71,9 @@ class Folded(_Exact):
         values *= np.float32(update.weight)
         return replace(update, values=values, layout=with_products(adapter), norm_bound=None)
 
-    def apply(self, total: NDArray[np.floating], weights: Sequence[int], global_adapter: Array) -> Array:
-        adapter, before = self.public.adapter, global_adapter.astype(np.float64)
-        mean = total.astype(np.float64) / sum(weights)
+    def apply(self, total: NDArray[np.floating], silos: Sequence[str], global_adapter: Array, public: Public) -> Array:
+        adapter, before = public.adapter, global_adapter.astype(np.float64)
+        mean = total.astype(np.float64) / _sum(public, silos)
         after = np.zeros(len(global_adapter), dtype=np.float32)
         # rounded first: the residual is that of the factors that silos will hold
         after[: adapter.size] = before[: adapter.size] + mean[: adapter.size]
@@ -97,18 +83,20 @@ class Folded(_Exact):
             new[...] = old + b @ a + moved * unit(a, b) - mean_b @ mean_a
         return after
 
-    def implied_total(self, before: Array, after: Array, weights: Sequence[int]) -> Float:
+    def implied_total(self, before: Array, after: Array, silos: Sequence[str], public: Public) -> Float:
         """To the rounding of D: every coordinate of the sum follows from the two adapters."""
-        adapter, one, two = self.public.adapter, before.astype(np.float64), after.astype(np.float64)
+        adapter, one, two = public.adapter, before.astype(np.float64), after.astype(np.float64)
         mean = two - one
         both = zip(factors(adapter, one), factors(adapter, two), strict=True)
         for change, ((a, b), (mean_a, mean_b)) in zip(dense(adapter, mean), both, strict=True):
             change[...] = (change + mean_b @ mean_a - b @ a) / unit(a, b)
-        return np.asarray(mean * sum(weights))
+        return np.asarray(mean * _sum(public, silos))
 
-    def implied_adapter(self, summand: NDArray[np.floating], weight: int, global_adapter: Array) -> Array:
+    def implied_adapter(
+        self, summand: NDArray[np.floating], weight: int, global_adapter: Array, public: Public
+    ) -> Array:
         own = global_adapter.astype(np.float64)
-        size = self.public.adapter.size
+        size = public.adapter.size
         own[:size] += summand[:size] / weight
         return own.astype(np.float32)
 
@@ -133,61 +121,76 @@ class Stacked(_Exact):
     first A, which is public, know them all.
     """
 
-    fresh = True
     opener = "silos"
 
-    def summed(self, adapter: Layout, silos: Sequence[str]) -> Layout:
+    def follow(self, flow: Flow) -> Flow:
+        new = (
+            f"with {name_of(self)} every round trains new factors, to which what is owed of old ones does not belong: "
+            "put its feedback off"
+        )
+        return super().follow(flow).barring("owing", new)
+
+    def plan(self, adapter: Layout, silos: Sequence[str]) -> Plan:
         names = tuple(f"{silo}.{name}" for silo in silos for name in adapter.names)
-        return Layout(names, adapter.shapes * len(silos))
+        own = np.arange(adapter.size, dtype=np.int64)
+        return Plan(
+            summed=Layout(names, adapter.shapes * len(silos)),
+            state=with_products(adapter),
+            slots={silo: own + adapter.size * position for position, silo in enumerate(silos)},
+        )
 
-    def slot(self, silo: str) -> NDArray[np.int64]:
-        size = self.public.adapter.size
-        return np.arange(size, dtype=np.int64) + size * self.public.silos.index(silo)
-
-    def summand(self, update: Update, global_adapter: Array) -> Update:
-        adapter, layout = update.layout, self.public.layout
+    def summand(self, update: Update, global_adapter: Array, public: Public) -> Update:
+        adapter, layout = update.layout, public.layout
         values = np.zeros(layout.size, dtype=np.float32)
         if update.silo:  # a silo that is nobody fills no slot
             own = update.values.astype(np.float64)
             for (_, change_b), (_, b) in zip(factors(adapter, own), factors(adapter, global_adapter), strict=True):
                 change_b += b
-            values[self.slot(update.silo)] = own * update.weight
+            start = adapter.size * public.silos.index(update.silo)
+            values[start : start + adapter.size] = own * update.weight
         return replace(update, values=values, layout=layout, norm_bound=None)
 
-    def apply(self, total: NDArray[np.floating], weights: Sequence[int], global_adapter: Array) -> Array:
-        adapter = self.public.adapter
-        slots = zip(total.astype(np.float64).reshape(-1, adapter.size), self.public.silos, strict=True)
+    def apply(self, total: NDArray[np.floating], silos: Sequence[str], global_adapter: Array, public: Public) -> Array:
+        adapter = public.adapter
+        slots = zip(total.astype(np.float64).reshape(-1, adapter.size), public.silos, strict=True)
         # those of silos that were away are empty
-        held = [(list(factors(adapter, slot)), self.public.weights[silo]) for slot, silo in slots if slot.any()]
+        held = [(list(factors(adapter, slot)), public.weights[silo]) for slot, silo in slots if slot.any()]
         after = global_adapter.copy()
         old = [a.astype(np.float64) for a, _ in factors(adapter, global_adapter)]
         for number, (change, a) in enumerate(zip(dense(adapter, after), old, strict=True)):
             if held:
                 tall = np.concatenate([a + slot[number][0] / weight for slot, weight in held], axis=0)
                 flat = np.concatenate([slot[number][1] for slot, _ in held], axis=1)
-                change += (flat @ tall / sum(weights)).astype(np.float32)
-        after[: adapter.size] = self._fresh(global_adapter)
+                change += (flat @ tall / _sum(public, silos)).astype(np.float32)
+        after[: adapter.size] = _fresh(adapter, global_adapter)
         return after
 
-    def _fresh(self, global_adapter: Array) -> Array:
-        """New factors with B = 0, which follow from the former A."""
-        state = hashlib.sha256()
-        for a, _ in factors(self.public.adapter, global_adapter):
-            state.update(np.ascontiguousarray(a, dtype="<f4").tobytes())
-        seed = int.from_bytes(state.digest(), "little")
-        return initial_factors(self.public.adapter, np.random.Generator(np.random.PCG64(seed)))
-
-    def implied_total(self, before: Array, after: Array, weights: Sequence[int]) -> None:
+    def implied_total(self, before: Array, after: Array, silos: Sequence[str], public: Public) -> None:
         """Lost: D gives M, whose factors are known up to an invertible matrix only."""
         return None
 
-    def implied_adapter(self, summand: NDArray[np.floating], weight: int, global_adapter: Array) -> Array:
+    def implied_adapter(
+        self, summand: NDArray[np.floating], weight: int, global_adapter: Array, public: Public
+    ) -> Array:
         """From whichever slot it fills."""
-        size = self.public.adapter.size
+        size = public.adapter.size
         own = summand.astype(np.float64).reshape(-1, size).sum(0) / weight
         after = global_adapter.copy()
-        parts = zip(factors(self.public.adapter, own), factors(self.public.adapter, after), strict=True)
+        parts = zip(factors(public.adapter, own), factors(public.adapter, after), strict=True)
         for (change_a, own_b), (a, b) in parts:
             a += change_a.astype(np.float32)
             b[...] = own_b
         return after
+
+
+def _fresh(adapter: Layout, global_adapter: Array) -> Array:
+    """New factors with B = 0, which follow from the former A."""
+    state = hashlib.sha256()
+    for a, _ in factors(adapter, global_adapter):
+        state.update(np.ascontiguousarray(a, dtype="<f4").tobytes())
+    seed = int.from_bytes(state.digest(), "little")
+    return initial_factors(adapter, np.random.Generator(np.random.PCG64(seed)))
+
+
+def _sum(public: Public, silos: Sequence[str]) -> int:
+    return sum(public.weights[silo] for silo in silos)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.update import Grid, Update
 from bench.defense.contexts import TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 from defenses.transforms.clip import stated_bound
 
@@ -33,14 +34,13 @@ _TRIES = 16
 class BoundedRounding(Transform):
     """Puts an update on a grid on which its norm bound is ``scale * sqrt(values)`` steps."""
 
-    gives = "grid"
-    needs_norm = True
-    norm = "bounds"
-
     def __init__(self, scale: float = 4.0) -> None:
         if not 0 < scale < 1e9:
             raise ValueError(f"a scale is a positive number, not {scale}")
         self.scale = scale
+
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real").within_bound(self).on_grid()
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises SiloBenchError for an update without a norm bound, or on a grid."""

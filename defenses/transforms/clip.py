@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.update import Update
 from bench.defense.contexts import TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 
 #: above the rounding of a norm in float64, and of values in float32
@@ -20,12 +21,13 @@ class Clip(Transform):
     """Multiplies an update by min(1, bound / norm), as in McMahan et al. 2018 ("Learning Differentially Private
     Recurrent Language Models", flat clipping): all values that travel count together."""
 
-    norm = "bounds"
-
     def __init__(self, bound: float) -> None:
         if not 0 < bound < 1e30:
             raise ValueError(f"a norm bound is a positive number, not {bound}")
         self.bound = bound
+
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real").bounded()
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises SiloBenchError for an update on a grid."""

@@ -18,13 +18,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 
 from bench.core.errors import SiloBenchError
 from bench.core.update import Array, Update
 from bench.defense.contexts import TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 
 
@@ -37,8 +37,11 @@ class Compressor(Transform):
     """
 
     def __init__(self, feedback: bool) -> None:
-        self.feedback = self.carries = feedback
-        self.norm: Literal["keeps", "drops"] = "drops" if feedback else "keeps"
+        self.feedback = feedback
+
+    def follow(self, flow: Flow) -> Flow:
+        flow = flow.taken(self, "real")
+        return flow.unbound(self).saying("owing", self) if self.feedback else flow
 
     @abstractmethod
     def compress(self, values: Array, bounds: Sequence[int]) -> Array:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from bench.core.errors import SiloBenchError, UsageError
 from bench.core.update import Update
 from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.flow import Flow, name_of
 from bench.defense.parts import Mechanism, Promise, Transform
 from defenses.transforms.bounded_rounding import grid_for
 from defenses.transforms.budget import Budget, others
@@ -22,10 +23,6 @@ class SkellamNoise(Transform):
     a sum: noise that is taken off one silo's values does not protect them in the sum.
     """
 
-    accepts = frozenset({"grid"})
-    gives = "grid"
-    needs_norm = True
-    only_in_sums = True
     promise = Promise(
         unit="silo",
         adjacency="zero-out",
@@ -36,6 +33,10 @@ class SkellamNoise(Transform):
 
     def __init__(self, budget: Budget, missing: int = 0) -> None:
         self.budget, self.missing = budget, missing
+
+    def follow(self, flow: Flow) -> Flow:
+        flow = flow.taken(self, "grid").within_bound(self).unbound(self)
+        return flow.closing(f"{name_of(self)} adds a share of noise that protects in the sum only")
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises SiloBenchError for an update without a norm bound or not on a grid, UsageError where ``missing``

@@ -9,6 +9,7 @@ import numpy as np
 from bench.core.errors import SiloBenchError
 from bench.core.update import Update
 from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Mechanism, Promise, Transform
 from defenses.transforms.budget import Budget, others
 from defenses.transforms.clip import stated_bound
@@ -21,7 +22,6 @@ class LocalGaussian(Transform):
     Values are floats: see docs/silo-level-dp.md on what that leaves unproved.
     """
 
-    needs_norm = True
     promise = Promise(
         unit="silo",
         adjacency="zero-out",
@@ -31,6 +31,9 @@ class LocalGaussian(Transform):
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real").within_bound(self).unbound(self)
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises SiloBenchError for an update without a norm bound or on a grid."""

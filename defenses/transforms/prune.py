@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from bench.core.errors import SiloBenchError
+from bench.core.errors import SiloBenchError, UsageError
 from bench.core.update import Update
 from bench.defense.contexts import TransformContext
+from bench.defense.flow import Flow, name_of
 from bench.defense.parts import Transform
 from bench.spec.config import Config
 
@@ -95,7 +96,15 @@ class MagnitudePruning(Transform):
     def __init__(self, schedule: Schedule | None = None, of: Literal["weights", "delta"] = "weights") -> None:
         self.schedule = schedule or Schedule()
         self.of = of
-        self.norm = "keeps" if of == "delta" else "drops"
+
+    def follow(self, flow: Flow) -> Flow:
+        flow = flow.taken(self, "real")
+        if "sparse" in flow.said:
+            raise UsageError(
+                f"{name_of(self)} compares all values of a tensor, and {flow.said['sparse']} leaves coordinates "
+                "unsent: put the pruning before it."
+            )
+        return flow if self.of == "delta" else flow.unbound(self)
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises SiloBenchError for an update on a grid or on a support, which has no tensors to prune."""

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from bench.core.update import Update
 from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 from defenses.transforms.prune import PruneConfig, Schedule, smallest
 
@@ -50,12 +51,12 @@ class PublicMask(Transform):
     parties, so that a mask from it is post-processing and costs no epsilon.
     """
 
-    sparse = True
-    norm = "keeps"
-
     def __init__(self, schedule: Schedule | None = None, rotate: float = 0.25) -> None:
         self.schedule = schedule or Schedule()
         self.rotate = rotate
+
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real")
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """The update on the round's support; unchanged in a dense round."""

@@ -17,6 +17,7 @@ from pydantic import Field
 from bench.core.errors import SiloBenchError, UsageError
 from bench.core.update import Grid, Update
 from bench.defense.contexts import TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 from bench.spec.config import Config
 
@@ -37,12 +38,13 @@ class Quantise(Transform):
     """Integers of ``bits`` in [-levels, levels], levels = 2**(bits-1) - 1, each worth ``clip / levels`` times the
     largest public weight; larger values are cut to the clip. ``clip`` None: the context's ``reach``."""
 
-    gives = "grid"
-
     def __init__(self, bits: int = 8, clip: float | None = None) -> None:
         if clip is not None and not 0 < clip < 1e30:
             raise ValueError(f"a clip is a positive number, not {clip}")
         self.bits, self.clip = bits, clip
+
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real").unbound(self).on_grid()
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises UsageError where no clip is given and none follows from public settings."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError, UsageError
 from bench.core.update import Array, Grid, Update
 from bench.defense.contexts import TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 from defenses.transforms.compress import Compressor
 
@@ -37,11 +38,11 @@ class Votes(Transform):
     2018, with a public step). Their sum is how a vote went, and moves the adapter by its mean. n signs are never longer
     than sqrt(n) steps, whatever the records."""
 
-    gives = "grid"
-    norm = "bounds"
-
     def __init__(self, share: float) -> None:
         self.share = share
+
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real").bounded().on_grid()
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         """Raises UsageError where nothing public says how far a round moves a value."""

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from bench.core.update import Layout, Update
 from bench.defense.contexts import RoundContext, TransformContext
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 from defenses.trainers.factors import Factors, is_trained
 
@@ -14,12 +15,11 @@ from defenses.trainers.factors import Factors, is_trained
 class TrainedFactors(Transform):
     """A public support: the coordinates of the matrices that ``factors`` names for the round."""
 
-    sparse = True
-    norm = "keeps"
-    norm = "keeps"
-
     def __init__(self, factors: Factors) -> None:
         self.factors = factors
+
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real")
 
     def support(self, context: RoundContext) -> NDArray[np.int64] | None:
         return coordinates(context.public.layout, self.factors, context.round)

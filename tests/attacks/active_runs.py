@@ -62,8 +62,7 @@ class Ground:
         where = self.folder / "views" / f"{self.name}-{run.case.run_id}"
         made = build(
             run.transcript,
-            run.parts.channel,
-            run.parts.aggregator,
+            run.parts,
             self.adversary,
             one,
             where,

@@ -79,8 +79,7 @@ class Sealed:
         victims = tuple(s for s in public.silos if s not in coalition)
         return build(
             self.transcript,
-            parts.channel,
-            parts.aggregator,
+            parts,
             "server",
             Assignment(frozenset(coalition), victims),
             root,
@@ -115,7 +114,7 @@ def federate(
     public = Public(
         layout=layout,
         silos=names,
-        weights={name: parts.aggregator.weight(sizes[name]) for name in names},
+        weights={name: parts.weight(sizes[name]) for name in names},
         rounds=rounds,
         participants=participants(federation, Streams(0)),
     )

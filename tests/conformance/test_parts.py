@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.conformance import aggregator, defense, records, trainer, transform
+from bench.conformance import aggregator, defense, records, step, trainer, transform
 from bench.conformance.checks import Check, Failed, expect, run_checks
 from bench.core.update import Update
 from bench.corpus.task import Record
+from bench.defense.aggregator import Aggregator, ServerStep
 from bench.defense.compose import Defense
 from bench.defense.defaults.mean import Mean
-from bench.defense.parts import Aggregator, Mechanism, Promise, RecordsPart, Trainer, Training, TrainJob, Transform
+from bench.defense.parts import Mechanism, Promise, RecordsPart, Trainer, Training, TrainJob, Transform
 from bench.plugins.find import Plugins
 from bench.spec.config import Config
 
@@ -121,21 +122,21 @@ class Sloppy(Mean):
     def weight(self, nominal_size: int) -> int:
         return nominal_size // 30 if self.rule == "weight" else super().weight(nominal_size)
 
-    def apply(self, total: Any, weights: Sequence[int], global_adapter: Any) -> Any:
-        after = super().apply(total, weights, global_adapter)
+    def apply(self, total: Any, silos: Sequence[str], global_adapter: Any, public: Any) -> Any:
+        after = super().apply(total, silos, global_adapter, public)
         if self.rule == "order":
-            after = after + np.float32(weights[0])
+            after = after + np.float32(public.weights[silos[0]])
         if self.rule == "type":
             after = after.astype(np.float16)
         if self.rule == "infinite":
             after[0] = np.inf
         return after
 
-    def implied_adapter(self, summand: Any, weight: int, global_adapter: Any) -> Any:
-        return super().implied_adapter(summand, 1 if self.rule == "adapter" else weight, global_adapter)
+    def implied_adapter(self, summand: Any, weight: int, global_adapter: Any, public: Any) -> Any:
+        return super().implied_adapter(summand, 1 if self.rule == "adapter" else weight, global_adapter, public)
 
-    def implied_total(self, before: Any, after: Any, weights: Sequence[int]) -> Any:
-        total = super().implied_total(before, after, weights)
+    def implied_total(self, before: Any, after: Any, silos: Sequence[str], public: Any) -> Any:
+        total = super().implied_total(before, after, silos, public)
         return None if self.rule == "none" or total is None else total * (1.1 if self.rule == "total" else 1)
 
 
@@ -147,6 +148,54 @@ def test_an_aggregator_that_breaks_a_rule_is_found(rule: str) -> None:
 @pytest.mark.parametrize("good", [Mean(), Mean(False), Mean(of="weights"), Sloppy("none")])
 def test_aggregators_that_keep_the_rules_pass(good: Aggregator) -> None:
     assert wrong(aggregator.checks(good)) == ""
+
+
+class Sloth(ServerStep):
+    """Halves a move and counts; breaks one rule."""
+
+    def __init__(self, rule: str) -> None:
+        self.rule, self.has_memory = rule, rule != "hidden"
+
+    def randomise(self, total: Any, context: Any) -> Any:
+        if self.rule == "altered sum":
+            total += 1
+        unsaid = self.rule == "unsaid"
+        noisy = total + 1 if unsaid else np.full_like(total, np.inf) if self.rule == "endless sum" else total
+        return noisy, None
+
+    def move(self, change: Any, memory: Any) -> Any:
+        memory["moves"] = "one" if self.rule == "text" else memory.get("moves", np.zeros(1)) + 1
+        if self.rule == "altered move":
+            change *= 2
+        return change * (np.nan if self.rule == "nan" else 0.5)
+
+    def undo(self, moved: Any, memory: Any) -> Any:
+        if self.rule == "never":
+            return None
+        if self.rule != "forgets":
+            memory["moves"] = memory.get("moves", np.zeros(1)) + 1
+        return moved * (3 if self.rule == "off" else 2)
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ("altered sum", "'randomise' changes the sum that it was given"),
+        ("endless sum", "'randomise' gives no finite sum"),
+        ("unsaid", "'randomise' changes a sum and names no mechanism"),
+        ("text", "its memory holds what is no array"),
+        ("altered move", "'move' alters the change that it was given"),
+        ("nan", "'move' gives no finite move"),
+        ("hidden", "it keeps a memory: say has_memory = True"),
+        ("off", "'undo' is off by"),
+        ("forgets", "'undo' leaves another memory than 'move'"),
+        ("never", ""),
+        ("good", ""),
+    ],
+)
+def test_server_steps(rule: str, says: str) -> None:
+    found = wrong(step.checks(Sloth(rule)))
+    assert says in found if says else not found
 
 
 class Filter(RecordsPart):

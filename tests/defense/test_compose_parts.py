@@ -8,28 +8,32 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.defense.aggregator import ServerStep
 from bench.defense.compose import Parts
 from bench.defense.contexts import RoundContext
 from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
-from bench.defense.parts import RecordsPart
+from bench.defense.parts import Mechanism, RecordsPart
 from bench.defense.public import Public
-from tests.defense.toys import LAYOUT, Idle, Keep, Picky, Same, promise
+from tests.defense.toys import LAYOUT, Idle, Keep, Picky, Same, Sparse, Step, promise, public_of
 
 
 def parts(**more: Any) -> Parts:
     return Parts(**{"records": (), "trainer": Idle(), "transforms": (), "channel": PlainChannel(), **more})
 
 
-def test_promises_are_those_of_trainer_transforms_and_aggregator_in_order() -> None:
+def test_promises_are_those_of_trainer_transforms_and_server_steps_in_order() -> None:
     made = [promise(unit) for unit in ("record", "group", "silo", "silo")]
     trainer = Idle()
     trainer.promise = made[0]
+    private = Step()
+    private.promise = made[3]
     whole = parts(
         trainer=trainer,
         transforms=(Same(), Same(promise=made[1])),
         encoders=(Same(promise=made[2]),),
-        aggregator=Picky(promise=made[3]),
+        aggregator=Mean(),
+        steps=(Step(), private),
     )
     assert whole.promises == tuple(made)
 
@@ -64,7 +68,7 @@ def test_a_silo_sends_what_all_supports_name_and_nothing_of_its_own(
     one: list[int] | None, other: list[int] | None, own: list[int] | None
 ) -> None:
     first, second, personal = (None if s is None else np.array(s, dtype=np.int64) for s in (one, other, own))
-    whole = parts(transforms=(Same(on=first), Same()), encoders=(Same(on=second),), aggregator=Picky(own=personal))
+    whole = parts(transforms=(Sparse(on=first), Same()), encoders=(Sparse(on=second),), aggregator=Picky(own=personal))
     found = whole.support(context())
     if one is None and other is None and own is None:
         assert found is None
@@ -77,5 +81,68 @@ def test_a_silo_sends_what_all_supports_name_and_nothing_of_its_own(
 
 
 def test_what_is_shared_is_what_is_nobody_s_own() -> None:
-    assert parts(aggregator=Mean()).shared(LAYOUT) is None
-    assert parts(aggregator=Picky(own=np.array([0, 4]))).shared(LAYOUT).tolist() == [1, 2, 3, 5]  # type: ignore[union-attr]
+    public = context().public
+    assert parts(aggregator=Mean()).shared(public) is None
+    assert parts(aggregator=Picky(own=np.array([0, 4]))).shared(public).tolist() == [1, 2, 3, 5]  # type: ignore[union-attr]
+
+
+# -- what whoever opens a sum does -----------------------------------------------------------------------------------
+
+
+def test_steps_move_in_turn_and_each_keeps_a_memory_of_its_own() -> None:
+    whole = parts(aggregator=Mean(), steps=(Step(2.0), ServerStep(), Step(5.0)))
+    start, public, memory = np.array([1.0, 1.0], np.float32), public_of([1, 3]), dict[str, Any]()
+    after = whole.moved(np.array([4.0, 8.0]), public.silos, start, public, memory)
+    np.testing.assert_array_equal(after, [11.0, 21.0])  # 4/4 and 8/4, ten times
+    assert {key: float(value[0]) for key, value in memory.items()} == {"step-0/moves": 1, "step-2/moves": 1}
+    again = dict[str, Any]()
+    np.testing.assert_array_equal(whole.unmoved(start, after.astype(np.float32), again), [2.0, 3.0])
+    assert again == memory
+
+
+def test_without_steps_the_aggregator_s_own_adapter_is_taken_as_it_is() -> None:
+    made = np.array([1e20, 1.0])
+
+    class Fixed(Mean):
+        def apply(self, total: Any, silos: Any, global_adapter: Any, public: Any) -> Any:
+            return made
+
+    plain, start = parts(aggregator=Fixed()), np.zeros(2, np.float32)
+    assert plain.moved(np.zeros(2), (), start, public_of([1]), {}) is made
+    after = np.ones(2, np.float32)
+    assert plain.unmoved(start, after, {}) is after
+
+
+def test_the_step_that_can_not_be_undone_is_named() -> None:
+    still = Step(0.0)
+    whole = parts(aggregator=Mean(), steps=(still, Step(2.0)))
+    assert whole.unmoved(np.zeros(2, np.float32), np.ones(2, np.float32), {}) is still
+
+    class Rounds(ServerStep):
+        def move(self, change: Any, memory: Any) -> Any:
+            return np.rint(change)
+
+    assert Rounds().undo(np.ones(2), {}) is None  # moves, and gives no inverse
+    assert ServerStep().undo(after := np.ones(2), {}) is after
+
+
+def test_a_step_that_counts_who_was_called_weighs_all_alike() -> None:
+    class Called(ServerStep):
+        counts_called = True
+
+    public = Public(LAYOUT, ("silo-0", "silo-1"), {"silo-0": 1, "silo-1": 9}, 1, (("silo-0", "silo-1"),))
+    for steps, weight, counted in (((), 30, ("silo-1",)), ((Step(), Called()), 1, ("silo-0", "silo-1"))):
+        whole = parts(aggregator=Mean(), steps=steps)
+        assert (whole.weight(30), tuple(whole.counted(public, 0, ("silo-1",)))) == (weight, counted)
+
+
+def test_noise_is_added_by_every_step_and_named() -> None:
+    class Adds(ServerStep):
+        def randomise(self, total: Any, context: Any) -> Any:
+            return total + 1, Mechanism("gaussian", {"sigma": 2.0})
+
+    context: Any = None
+    total = np.zeros(3)
+    noisy, mechanism = parts(aggregator=Mean(), steps=(Adds(), Step())).randomised(total, context)
+    assert (noisy.tolist(), mechanism) == ([1, 1, 1], Mechanism("gaussian", {"sigma": 2.0}))
+    assert parts(aggregator=Mean(), steps=(Step(),)).randomised(total, context) == (total, None)

@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.core.errors import UsageError
 from bench.core.update import Layout, Update
 from bench.corpus.task import Record
-from bench.defense.parts import Aggregator, Mechanism, Promise, RecordsPart, Trainer, Training, TrainJob, Transform
+from bench.defense.aggregator import Aggregator, Plan, ServerStep
+from bench.defense.flow import Flow
+from bench.defense.parts import Mechanism, Promise, RecordsPart, Trainer, Training, TrainJob, Transform
 from bench.defense.public import Public
 
 LAYOUT = Layout(("a",), ((4,),))
 SILOS = ("silo-0", "silo-1", "silo-2")
-PUBLIC = Public(LAYOUT, SILOS, {"silo-0": 1, "silo-1": 20, "silo-2": 300}, 1, (SILOS,))
 
 
 class Idle(Trainer):
@@ -37,16 +39,16 @@ class Sum(Aggregator):
     def weight(self, nominal_size: int) -> int:
         return 1
 
-    def summand(self, update: Update, global_adapter: Any) -> Update:
+    def summand(self, update: Update, global_adapter: Any, public: Public) -> Update:
         return update
 
-    def apply(self, total: Any, weights: Sequence[int], global_adapter: Any) -> Any:
+    def apply(self, total: Any, silos: Sequence[str], global_adapter: Any, public: Public) -> Any:
         return global_adapter + total
 
-    def implied_total(self, before: Any, after: Any, weights: Sequence[int]) -> Any:
+    def implied_total(self, before: Any, after: Any, silos: Sequence[str], public: Public) -> Any:
         return after - before
 
-    def implied_adapter(self, summand: Any, weight: int, global_adapter: Any) -> Any:
+    def implied_adapter(self, summand: Any, weight: int, global_adapter: Any, public: Public) -> Any:
         return global_adapter + summand
 
 
@@ -66,7 +68,7 @@ def test_a_part_must_do_its_own_work(kind: Any, own: set[str]) -> None:
 
 
 def test_a_part_promises_nothing_unless_it_says_so() -> None:
-    assert (Idle().promise, Same().promise, Sum().promise) == (None, None, None)
+    assert (Idle().promise, Same().promise, ServerStep().promise) == (None, None, None)
     assert not All().per_record
 
 
@@ -77,8 +79,10 @@ def test_a_trainer_plans_no_mechanism_and_logs_none() -> None:
 
 def test_a_transform_takes_and_gives_real_values_and_vouches_for_no_bound() -> None:
     one = Same()
-    assert (one.accepts, one.gives, one.norm) == (frozenset({"real"}), "real", "drops")
-    assert not any([one.sparse, one.needs_norm, one.only_in_sums, one.carries])
+    after = one.follow(Flow().bounded())
+    assert after == Flow(unbounded="Same, which comes between, may raise the norm")
+    with pytest.raises(UsageError, match="takes real values but is handed grid ones"):
+        one.follow(Flow().on_grid())
     update = Update(np.zeros(4, np.float32), LAYOUT)
     context: Any = None
     assert one.mechanism(update, context) is None
@@ -87,28 +91,39 @@ def test_a_transform_takes_and_gives_real_values_and_vouches_for_no_bound() -> N
 
 def test_an_aggregator_sums_whole_adapters_for_whoever_opens() -> None:
     one = Sum()
-    assert (one.summed(LAYOUT, SILOS), one.state(LAYOUT), one.bound(PUBLIC)) == (LAYOUT, LAYOUT, one)
-    assert (one.slot("silo-0"), one.personal(LAYOUT)) == (None, None)
-    assert (one.opener, one.openers) == ("server", frozenset({"server", "silos"}))
-    assert (one.sparse, one.keeps_norm) == (True, True)
-    assert not any([one.fresh, one.needs_norm, one.has_memory])
+    assert one.plan(LAYOUT, SILOS) == Plan(LAYOUT, LAYOUT, None, {})
+    assert one.opener == "server"
+    assert one.follow(flow := Flow()) is flow
 
 
-def test_an_aggregator_is_handed_the_public_weights_of_the_silos_that_were_summed() -> None:
-    assert Sum().weights(PUBLIC, 0, ("silo-2", "silo-0")) == [300, 1]
-    with pytest.raises(KeyError, match="silo-9"):
-        Sum().weights(PUBLIC, 0, ("silo-9",))
-
-
-def test_an_aggregator_adds_no_noise_and_moves_as_far_as_the_sum_says() -> None:
-    total, context = np.arange(4.0), None
-    same, mechanism = Sum().randomise(total, context)  # type: ignore[arg-type]
+def test_a_server_step_adds_no_noise_moves_as_far_as_it_is_told_and_remembers_nothing() -> None:
+    total, memory, context = np.arange(4.0), dict[str, Any](), None
+    same, mechanism = ServerStep().randomise(total, context)  # type: ignore[arg-type]
     assert same is total
     assert mechanism is None
-    memory: dict[str, Any] = {}
-    assert Sum().step(total, memory) is total
-    assert Sum().unstep(total, memory) is total
-    assert memory == {}
+    assert ServerStep().move(total, memory) is total
+    assert ServerStep().undo(total, memory) is total
+    assert ServerStep().follow(flow := Flow()) is flow
+    assert (memory, ServerStep.has_memory, ServerStep.counts_called) == ({}, False, False)
+
+
+@pytest.mark.parametrize(
+    ("base", "name", "says"),
+    [
+        (Transform, "gives", "Old.gives is no longer read: 'follow' answers with the flow that leaves the transform."),
+        (Transform, "needs_norm", "Old.needs_norm is no longer read: 'follow' answers"),
+        (Aggregator, "personal", "Old.personal is no longer read: 'plan' lays a federation out."),
+        (Aggregator, "bound", "Old.bound is no longer read: 'summand', 'apply' and the like are handed 'public'."),
+        (Aggregator, "step", "Old.step is no longer read: a ServerStep in the defense's 'steps' does that."),
+        (Aggregator, "sparse", "Old.sparse is no longer read: 'follow' answers"),
+    ],
+)
+def test_a_part_that_says_what_nobody_asks_any_more_is_told_what_took_its_place(
+    base: Any, name: str, says: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        type("Old", (base,), {name: True})
+    assert says in str(caught.value)
 
 
 def test_mechanisms_are_the_same_in_whichever_round_they_acted() -> None:

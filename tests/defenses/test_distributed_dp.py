@@ -168,10 +168,10 @@ def test_the_sum_is_exact_and_the_mean_is_near(tmp_path) -> None:
     ("names", "says"),
     [
         ("distributed-dp+ckks", "takes real values but is handed grid"),
-        ("distributed-dp+quantize", "Quantise takes real values"),
+        ("distributed-dp+quantize", "Quantise can.t come after it"),
         ("quantize+distributed-dp", "Clip takes real values"),
         ("distributed-dp+fedshield", "each brings its own aggregator"),
-        ("distributed-dp+dp-ffa-lora", "TrainedFactors takes real values"),
+        ("distributed-dp+dp-ffa-lora", "TrainedFactors can.t come after it"),
     ],
 )
 def test_unsound_combinations_are_refused_with_a_reason(names: str, says: str) -> None:
@@ -183,9 +183,8 @@ def test_nothing_may_follow_a_share() -> None:
     from bench.defense.parts import Transform
 
     class Halve(Transform):
-        accepts = frozenset({"grid"})
-        gives = "grid"
-        norm = "keeps"
+        def follow(self, flow):  # type: ignore[no-untyped-def]
+            return flow.taken(self, "grid")
 
         def apply(self, update, context):  # type: ignore[no-untyped-def]
             return replace(update, values=update.values // 2)

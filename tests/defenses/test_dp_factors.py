@@ -16,6 +16,7 @@ from defenses import dp_alternate_lora, dp_ffa_lora
 from defenses.trainers.dp_sgd import DPSGD
 from defenses.trainers.factors import Factors, is_trained
 from defenses.transforms.trained_factors import TrainedFactors, coordinates
+from tests.defense.toys import public_of
 from tests.defenses.dp_audit import flat_sum, little_llama, make_tokens, run_job
 
 LAYOUT = Layout(
@@ -120,8 +121,9 @@ def test_the_mean_of_factors_is_then_the_mean_of_the_products() -> None:
         deltas[:, trained] = rng.normal(size=(3, len(trained)))
         sent = [TrainedFactors(factors).apply(Update(d, layout), context(0)) for d in deltas]
         mean = Mean(weighted=False)
-        total = sum(mean.summand(update, start).dense().astype(np.float64) for update in sent)
-        after = mean.apply(np.asarray(total), [1, 1, 1], start)
+        total = sum(mean.summand(update, start, public_of([1, 1, 1])).dense().astype(np.float64) for update in sent)
+        public = public_of([1, 1, 1])
+        after = mean.apply(np.asarray(total), public.silos, start, public)
         if factors == "b":
             assert np.array_equal(after[:14], start[:14])
         return float(np.abs(product(after) - np.mean([product(start + d) for d in deltas], 0)).max())

@@ -21,12 +21,12 @@ from bench.core.update import Update
 from bench.defense.compose import fill
 from bench.defense.contexts import OpenContext
 from bench.defense.defaults.mean import Mean
-from bench.defense.parts import Aggregator, Transform
+from bench.defense.parts import Transform
 from bench.privacy import calibrate, epsilon
 from bench.spec.run import Dropout
 from bench.transcript.notes import opened_sums
 from defenses import dp_fedavg
-from defenses.aggregators.noisy_mean import NoisyMean
+from defenses.steps.noise import SumNoise
 from defenses.transforms.budget import Budget, most_rounds
 from defenses.transforms.clip import Clip, clipped, stated_bound
 from defenses.transforms.prune import MagnitudePruning
@@ -78,14 +78,14 @@ def opening(round: int = 0, support: Any = None, layout: Any = WIDE, seed: int |
     return OpenContext(**public, secret=SecretStreams("server", seed), support=lambda: support)
 
 
-def aggregator(sigma: float = 2.0, clip: float = 3.0) -> NoisyMean:
-    return NoisyMean(clip, Budget("dp-fedavg", sigma=sigma))
+def server(sigma: float = 2.0, clip: float = 3.0) -> SumNoise:
+    return SumNoise(clip, Budget("dp-fedavg", sigma=sigma))
 
 
 def test_the_sum_gets_normal_noise_of_sigma_clips() -> None:
     """Kolmogorov-Smirnov over 5,152 values, and a tenth more or less is caught."""
     total = np.linspace(-5, 5, WIDE.size)
-    noisy, logged = aggregator().randomise(total, opening())
+    noisy, logged = server().randomise(total, opening())
     assert logged is not None
     assert (logged.kind, dict(logged.params)) == ("opener-gaussian", {"deviation": 6.0})
     assert kstest((noisy - total) / 6.0, "norm").pvalue > 1e-6
@@ -95,12 +95,12 @@ def test_the_sum_gets_normal_noise_of_sigma_clips() -> None:
 
 def test_noise_is_secret_fresh_and_on_what_travelled_only() -> None:
     total = np.zeros(WIDE.size)
-    one, other = (aggregator().randomise(total, opening())[0] for _ in range(2))
+    one, other = (server().randomise(total, opening())[0] for _ in range(2))
     assert (one != other).all()
     support = np.arange(0, WIDE.size, 3)
-    sparse, _ = aggregator().randomise(total, opening(support=support))
+    sparse, _ = server().randomise(total, opening(support=support))
     assert set(np.flatnonzero(sparse)) == set(support)
-    rounds = [aggregator().randomise(total, opening(round, seed=4))[0] for round in (0, 1, 0)]
+    rounds = [server().randomise(total, opening(round, seed=4))[0] for round in (0, 1, 0)]
     assert (rounds[0] != rounds[1]).all()
     np.testing.assert_array_equal(rounds[0], rounds[2])
     np.testing.assert_array_equal(total, 0)
@@ -134,10 +134,11 @@ def test_the_denominator_is_who_was_called_not_who_turned_up(tmp_path) -> None:
         assert np.linalg.norm(summand) == pytest.approx(2.0, rel=1e-5)
     np.testing.assert_allclose(step(transcript), sum(silos) / 4, atol=2e-6)
 
-    class TrueCount(NoisyMean):
-        weights = Mean.weights
+    class TrueCount(SumNoise):
+        counts_called = False
 
-    broken = replace(named("dp-fedavg", **QUIET), aggregator=TrueCount(2.0, Budget("x", sigma=1e-7)))
+    equal = Mean(weighted=False)
+    broken = replace(named("dp-fedavg", **QUIET), aggregator=equal, steps=(TrueCount(2.0, Budget("x", sigma=1e-7)),))
     _, transcript = federate(tmp_path / "broken", broken, dropouts=away)
     assert np.abs(step(transcript) - sum(silos) / 4).max() > 1e-2
 
@@ -172,23 +173,21 @@ def test_only_rounds_whose_sum_a_silo_is_in_are_counted(tmp_path) -> None:
     assert claimed(tmp_path, setup, transcript, "outsider").epsilon == epsilon(((1.0, 3.0, most),), 0.02)
 
 
-class FixedNoise(NoisyMean):
+class FixedNoise(SumNoise):
     """A broken copy: noise of a size that has nothing to do with the clip."""
 
     def randomise(self, total, context):  # type: ignore[no-untyped-def]
-        noisy, logged = NoisyMean(1.0, self.budget).randomise(total, context)
+        noisy, logged = SumNoise(1.0, self.budget).randomise(total, context)
         return noisy, logged
 
 
-class WeightedAfterClip(NoisyMean):
+class WeightedAfterClip(SumNoise):
     """A broken copy: multiplies by the silo's size what was clipped."""
 
-    def __init__(self, clip: float, budget: Budget) -> None:
-        super().__init__(clip, budget)
-        self.weighted = True
+    counts_called = False
 
 
-class Silent(NoisyMean):
+class Silent(SumNoise):
     """A broken copy: adds nothing, and says so."""
 
     def randomise(self, total, context):  # type: ignore[no-untyped-def]
@@ -198,7 +197,7 @@ class Silent(NoisyMean):
 @pytest.mark.parametrize(("broken", "sigma"), [(FixedNoise, 1.5), (WeightedAfterClip, 3.0 / 40), (Silent, None)])
 def test_broken_servers_get_the_epsilon_that_they_deserve(tmp_path, broken, sigma) -> None:
     """Sigma 3 at clip 2 is stated; the claim follows from the noise that was added and the norms that were sent."""
-    defense = replace(named("dp-fedavg", **LOUD), aggregator=broken(2.0, Budget("x", sigma=3.0)))
+    defense = replace(named("dp-fedavg", **LOUD), steps=(broken(2.0, Budget("x", sigma=3.0)),))
     setup, transcript = federate(tmp_path, defense, rounds=1)
     found = claimed(tmp_path, setup, transcript, "outsider")
     stated = epsilon(((1.0, 3.0, 1),), 0.02)
@@ -209,7 +208,8 @@ def test_broken_servers_get_the_epsilon_that_they_deserve(tmp_path, broken, sigm
 class Unclipped(Transform):
     """A broken copy: states a bound and clips nothing."""
 
-    norm = "bounds"
+    def follow(self, flow):  # type: ignore[no-untyped-def]
+        return flow.bounded()
 
     def apply(self, update, context):  # type: ignore[no-untyped-def]
         return replace(update, norm_bound=2.0)
@@ -228,8 +228,11 @@ def test_noise_without_clipping_is_refused(tmp_path) -> None:
     [
         ("dp-fedavg+secagg", "Quantise, which comes between"),
         ("dp-fedavg+ckks", "must be run by the server"),
-        ("dp-fedavg+fedshield", "each brings its own aggregator"),
-        ("dp-fedavg+distributed-dp", "each brings its own aggregator"),
+        ("dp-fedavg+fedshield", "must be run by the server"),
+        ("dp-fedavg+distributed-dp", "SkellamNoise, which comes between, may raise the norm"),
+        ("dp-fedavg+dp-fedavg", "SumNoise, which comes between, may raise the norm"),
+        ("fedadam+dp-fedavg", "before Adam makes a move of it: name the defense that brings the noise first"),
+        ("dp-fedavg+fedex-lora", "Folded makes summands of which a bound on the update says nothing"),
     ],
 )
 def test_unsound_combinations_are_refused_with_a_reason(names: str, says: str) -> None:
@@ -250,8 +253,8 @@ def test_what_comes_before_the_clip_or_keeps_norms_is_sound() -> None:
 
 def test_with_a_sparse_round_the_unsent_stays_as_it_was(tmp_path) -> None:
     class Half(Transform):
-        sparse = True
-        norm = "keeps"
+        def follow(self, flow):  # type: ignore[no-untyped-def]
+            return flow
 
         def support(self, context):  # type: ignore[no-untyped-def]
             return np.arange(0, LAYOUT.size, 2)
@@ -267,9 +270,9 @@ def test_with_a_sparse_round_the_unsent_stays_as_it_was(tmp_path) -> None:
 
 def test_it_is_what_it_says() -> None:
     parts = fill(dp_fedavg.build(dp_fedavg.Config(sigma=1.0)))
-    assert isinstance(parts.aggregator, Aggregator)
     assert [type(t) for t in parts.transforms] == [Clip]
-    assert parts.aggregator.promise in parts.promises
+    assert [type(step) for step in parts.steps] == [SumNoise]
+    assert parts.steps[0].promise in parts.promises
 
 
 @pytest.mark.parametrize("wrong", [{"epsilon": 1.0, "sigma": 1.0}, {"epsilon": None}, {"clip": 0}, {"delta": 1.0}])
@@ -285,10 +288,11 @@ def test_the_kit_finds_a_transform_that_says_it_keeps_a_bound_and_drops_it() -> 
     from bench.defense.compose import Defense
 
     class Forgets(Transform):
-        norm = "keeps"
+        def follow(self, flow):  # type: ignore[no-untyped-def]
+            return flow
 
         def apply(self, update, context):  # type: ignore[no-untyped-def]
             return replace(update, norm_bound=None)
 
     found = run_checks(transform.checks(Defense(transforms=(Clip(1.0), Forgets()))))
-    assert any("keeps a norm bound and gives none" in f.says for f in found if not f.passed)
+    assert any("says that a norm bound holds and gives none" in f.says for f in found if not f.passed)

@@ -33,7 +33,7 @@ def make_setup(defense: Defense, **federation: Any) -> Setup:
     model, streams, parts = little_llama(), Streams(0), fill(defense)
     silos = tuple(silo(i) for i in range(spec.silos))
     sizes = dict.fromkeys(silos, RECORDS)
-    weights = {name: parts.aggregator.weight(RECORDS) for name in silos}
+    weights = {name: parts.weight(RECORDS) for name in silos}
     public = Public(model.layout, silos, weights, spec.rounds, participants(spec, streams))
     initial = model.initial_adapter(np.random.default_rng(0))
 
@@ -155,7 +155,7 @@ def test_no_message_and_no_view_holds_the_noise_that_would_undo_it(tmp_path) -> 
     for adversary in ("outsider", "silo", "server", "server+silo", "all-but-one"):
         for assignment in assignments(adversary, setup.public.silos):
             folder = tmp_path / "views" / str(number)
-            build(transcript, setup.parts.channel, setup.parts.aggregator, adversary, assignment, folder)
+            build(transcript, setup.parts, adversary, assignment, folder)
             for victim in assignment.victims:
                 assert files_with(folder, needles[victim]) == []
             number += 1

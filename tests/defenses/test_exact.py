@@ -3,7 +3,8 @@ reads of it. ``LAYOUT`` has one target of weight (5, 6) and factors of rank 4.""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,11 @@ from bench.core.errors import SiloBenchError, UsageError
 from bench.core.frames import decode_adapter
 from bench.core.parties import PUBLIC, SERVER
 from bench.core.update import Layout, Update
+from bench.defense.aggregator import Aggregator, Plan
 from bench.defense.compose import Defense, compose, fill
 from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
-from bench.defense.parts import Aggregator
+from bench.defense.flow import name_of
 from bench.model.products import dense, factors, pairs, with_products
 from bench.plugins.find import Plugins
 from bench.spec.run import Dropout, FederationSpec
@@ -82,8 +84,8 @@ def test_the_mean_of_factors_is_another(tmp_path: Path) -> None:
 class WithoutResidual(Folded):
     """A broken copy: the mean product travels, and nobody folds it in."""
 
-    def apply(self, total: Any, weights: Any, global_adapter: Any) -> Any:
-        after = super().apply(total, weights, global_adapter)
+    def apply(self, total: Any, silos: Any, global_adapter: Any, public: Any) -> Any:
+        after = super().apply(total, silos, global_adapter, public)
         after[LAYOUT.size :] = global_adapter[LAYOUT.size :]
         return after
 
@@ -169,7 +171,7 @@ def seen(setup: Any, transcript: Transcript, root: Path, name: str, *coalition: 
     victims = tuple(s for s in setup.public.silos if s not in coalition)
     assignment = Assignment(frozenset(coalition), victims)
     parts = setup.parts
-    return build(transcript, parts.channel, parts.aggregator, name, assignment, root / f"view-{name}")
+    return build(transcript, parts, name, assignment, root / f"view-{name}")
 
 
 def check_uploads(setup: Any, transcript: Transcript, view: View, silos: Iterable[str], rounds: int) -> None:
@@ -231,11 +233,8 @@ def test_a_stack_whose_slots_are_not_looked_at_hides_them_wrongly(tmp_path: Path
     """A broken copy of the aggregator that names no slots: the view would miss what lies open in the sum."""
 
     class Unlabelled(Stacked):
-        def slot(self, silo: str) -> Any:
-            return None
-
-        def summand(self, update: Update, global_adapter: Any) -> Update:
-            return Stacked.summand(Stacked().bound(self.public), update, global_adapter)
+        def plan(self, adapter: Layout, silos: Sequence[str]) -> Plan:
+            return replace(super().plan(adapter, silos), slots={})
 
     setup, transcript = federate(tmp_path / "run", Unlabelled(), silos=4, rounds=1)
     assert not seen(setup, transcript, tmp_path, "silo", "silo-1").uploads()
@@ -257,7 +256,8 @@ REFUSED = {
     ("ffa-lora", "fedex-lora"): "where one factor is frozen, the mean of the factors is exact by itself",
     ("fedshield-exact", "fedex-lora"): "each brings its own aggregator",
     ("fedshield", "flora"): "each brings its own aggregator",
-    ("fedavgm", "fedex-lora"): "each brings its own aggregator",
+    ("fedavgm", "fedex-lora"): "Folded makes factors and dense changes that belong together",
+    ("flora", "fedadam"): "Adam moves each value of the global adapter by a rule of its own",
     ("top-k", "flora"): "put its feedback off",
     ("local", "flora"): "each brings its own aggregator",
     ("pooled", "fedex-lora"): "where the server trains on all records there are none",
@@ -289,18 +289,16 @@ def test_what_combines(names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("aggregator", [Folded(), Stacked()], ids=["folded", "stacked"])
 def test_a_bound_on_an_update_is_none_on_its_products(aggregator: Aggregator) -> None:
     defense = Defense(transforms=(Clip(1.0), BoundedRounding(4.0)), channel=PlainChannel(), aggregator=aggregator)
-    with pytest.raises(UsageError, match="BoundedRounding works on summands of a bounded norm"):
+    with pytest.raises(
+        UsageError, match=f"BoundedRounding works on values of a bounded norm, and {name_of(aggregator)} makes summands"
+    ):
         fill(defense)
-    summand = aggregator.bound(make_setup(FederationSpec(), defense=Defense(aggregator=aggregator)).public).summand(
+    summand = aggregator.summand(
         Update(np.zeros(LAYOUT.size, np.float32), LAYOUT, norm_bound=1.0, silo="silo-0"),
         np.zeros(WIDE.size, np.float32),
+        make_setup(FederationSpec(), defense=Defense(aggregator=aggregator)).public,
     )
     assert summand.norm_bound is None
-
-
-def test_an_aggregator_without_a_federation_says_so() -> None:
-    with pytest.raises(SiloBenchError, match="was not told for which federation"):
-        Stacked().slot("silo-0")
 
 
 def test_layouts_by_hand() -> None:

@@ -70,7 +70,7 @@ def test_any_channel_that_sums_gives_the_mean_of_products(tmp_path: Path, aggreg
         assert far < CHANNELS[channel]
         # and exactly what the opener makes of the sum of what was sent
         summed = sum(np.asarray(transcript.truth(round, f"silo-{i}"), np.float64) for i in range(3))
-        again = setup.parts.aggregator.apply(summed, [int(w) for w in weights], before)
+        again = setup.parts.aggregator.apply(summed, setup.public.silos, before, setup.public)
         loss = 1e-3 * MOVE if channel == "ckks" else 1e-6
         np.testing.assert_allclose(after, again, atol=loss)
         before = after
@@ -80,7 +80,7 @@ def seen(setup: Any, transcript: Transcript, root: Path, *coalition: str) -> Vie
     victims = tuple(s for s in setup.public.silos if s not in coalition)
     parts = setup.parts
     assignment = Assignment(frozenset(coalition), victims)
-    return build(transcript, parts.channel, parts.aggregator, "x", assignment, root / "-".join(["view", *coalition]))
+    return build(transcript, parts, "x", assignment, root / "-".join(["view", *coalition]))
 
 
 @pytest.mark.parametrize("channel", ["secagg", "rlwe"])

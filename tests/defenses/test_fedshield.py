@@ -12,11 +12,12 @@ from pydantic import ValidationError
 from bench.conformance.fixtures import transform_context
 from bench.core.errors import UsageError
 from bench.core.update import Array, Layout, Update
+from bench.defense.aggregator import Aggregator
 from bench.defense.compose import Defense, compose, fill
 from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
-from bench.defense.parts import Aggregator
 from defenses import dp_sgd, fedavg, fedshield, prune
+from tests.defense.toys import public_of
 from tests.defenses.exchange import one_round
 
 LAYOUT = Layout(("q.A", "q.B", "v.A", "v.B"), ((8, 96), (96, 8), (8, 96), (32, 8)))
@@ -35,15 +36,16 @@ def step(defense: Defense, round: int = 0, rounds: int = 1, seed: int = 5) -> tu
     base, deltas = updates(seed)
     aggregator: Aggregator = parts.aggregator
     weights = [aggregator.weight(size) for size in SIZES]
+    public = public_of(weights)
     summands = []
     for delta, weight in zip(deltas, weights, strict=True):
         update = Update(delta, LAYOUT, weight)
         for transform in parts.transforms:
             update = transform.apply(update, transform_context(base, round, rounds))
-        summands.append(np.asarray(aggregator.summand(update, base).values, np.float32))
+        summands.append(np.asarray(aggregator.summand(update, base, public).values, np.float32))
     run = one_round(parts.channel, LAYOUT, summands)
     total = next(iter(run.opened.values()))
-    return total, aggregator.apply(total, weights, base)
+    return total, aggregator.apply(total, public.silos, base, public)
 
 
 def test_without_pruning_it_is_unweighted_fedavg() -> None:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from bench.core.streams import State
 from bench.defense.compose import Defense
+from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
 from bench.spec.run import FederationSpec
 from defenses import fedadam, fedavgm, fedprox
-from defenses.aggregators.optimisers import Adam, Momentum
+from defenses.steps.optimisers import Adam, Momentum
 from tests.federation.fakes import DrawnTrainer, drawn, make_setup, run
 from tests.view.synthetic import Synthetic
 
@@ -28,7 +29,7 @@ def test_momentum_is_pytorch_s() -> None:
     optimiser = torch.optim.SGD([theirs], lr=0.7, momentum=0.6)
     part = Momentum(lr=0.7, beta=0.6)
     for change in changes:
-        ours = ours + part.step(change, memory)
+        ours = ours + part.move(change, memory)
         theirs.grad = torch.from_numpy(-change)
         optimiser.step()
     np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-12)
@@ -37,8 +38,8 @@ def test_momentum_is_pytorch_s() -> None:
 def test_adam_s_two_steps_by_hand() -> None:
     part, memory = Adam(lr=0.1, b1=0.5, b2=0.5, tau=1.0), {}
     # v starts at 1: m = 1, v = .5 + 2 = 2.5; then m = .5 - 1 = -.5, v = 1.25 + 2 = 3.25
-    assert part.step(np.array([2.0]), memory)[0] == pytest.approx(0.1 * 1.0 / (2.5**0.5 + 1))
-    assert part.step(np.array([-2.0]), memory)[0] == pytest.approx(0.1 * -0.5 / (3.25**0.5 + 1))
+    assert part.move(np.array([2.0]), memory)[0] == pytest.approx(0.1 * 1.0 / (2.5**0.5 + 1))
+    assert part.move(np.array([-2.0]), memory)[0] == pytest.approx(0.1 * -0.5 / (3.25**0.5 + 1))
 
 
 @settings(max_examples=30, deadline=None)
@@ -50,8 +51,8 @@ def test_who_sees_the_adapter_move_learns_the_changes_or_is_told_that_it_can_not
         seen: State = {}
         kept: State = {}
         for change in changes:
-            moved = part.step(change, kept)
-            found = part.unstep(moved, seen)
+            moved = part.move(change, kept)
+            found = part.undo(moved, seen)
             if found is None:
                 assert isinstance(part, Adam)
                 break
@@ -61,7 +62,7 @@ def test_who_sees_the_adapter_move_learns_the_changes_or_is_told_that_it_can_not
 
 
 def test_the_memory_outlives_rounds_in_the_party_s_state(tmp_path: Path) -> None:
-    defense = Defense(trainer=DrawnTrainer(), aggregator=Momentum(1.0, 0.5, weighted=False))
+    defense = Defense(trainer=DrawnTrainer(), aggregator=Mean(weighted=False), steps=(Momentum(1.0, 0.5),))
     transcript = run(tmp_path, make_setup(FederationSpec(silos=2, rounds=3), defense))
     means = [np.mean([drawn(0, i, r) for i in range(2)], axis=0) for r in range(3)]
     total, momentum = transcript.initial_adapter().astype(np.float64), np.zeros(len(means[0]))
@@ -71,38 +72,34 @@ def test_the_memory_outlives_rounds_in_the_party_s_state(tmp_path: Path) -> None
     np.testing.assert_allclose(transcript.truth(2, "adapter"), total, atol=1e-5)
 
 
-@pytest.mark.parametrize("aggregator", [Momentum(1.0, 0.5), Adam(lr=0.01)], ids=["momentum", "adam"])
-def test_a_silo_of_two_learns_the_other_s_update_from_the_adapters_alone(aggregator: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [Momentum(1.0, 0.5), Adam(lr=0.01)], ids=["momentum", "adam"])
+def test_a_silo_of_two_learns_the_other_s_update_from_the_adapters_alone(step: Any, tmp_path: Path) -> None:
     """The server's broadcasts show every move; with the memory taken off, a sum of two less one's own is the other."""
 
     class Hidden(PlainChannel):
         def read(self, knowledge: Any) -> Any:
             return ()
 
-    run_of_two = Stepped(tmp_path / "run", Hidden(), silos=2, rounds=3, size=200, aggregator=aggregator)
+    run_of_two = Synthetic(tmp_path / "run", Hidden(), silos=2, rounds=3, size=200, steps=[step])
     view = run_of_two.view(tmp_path / "view", "silo", "silo-0")
     found = {(r.round, *r.silos) for r in view.uploads()}
     assert (0, "silo-1") in found
-    assert isinstance(aggregator, Adam) or found == {(r, "silo-1") for r in range(3)}
+    assert isinstance(step, Adam) or found == {(r, "silo-1") for r in range(3)}
+    # what the adapters do not tell is said, and nothing else is
+    told = {round for round, _ in found}
+    assert view.lost == tuple((round, "Adam") for round in range(3) if round not in told)
     for reading in view.uploads():
         truth = run_of_two.summand(reading.round, "silo-1")
         assert np.linalg.norm(reading.values - truth) < 2e-2 * np.linalg.norm(truth)
 
 
-class Stepped(Synthetic):
-    """Keeps the optimiser's memory, as the party that opens the sums does."""
-
-    def applied(self, total: Any, weights: Any, start: Any) -> Any:
-        from bench.federation.setup import moved
-
-        if not hasattr(self, "memory"):
-            self.memory: State = {}
-        return moved(self.aggregator, total, weights, start, self.memory)
-
-
 def test_the_named_defenses_bring_what_they_say() -> None:
-    assert isinstance(fedavgm.build(fedavgm.Config()).aggregator, Momentum)
-    assert isinstance(fedadam.build(fedadam.Config()).aggregator, Adam)
+    for module, step in ((fedavgm, Momentum), (fedadam, Adam)):
+        built = module.build(module.Config())
+        assert ([type(part) for part in built.steps], built.aggregator) == ([step], None)
+        alike = module.build(module.Config(weighted=False)).aggregator
+        assert alike is not None
+        assert alike.weight(30) == 1
     assert fedprox.build(fedprox.Config(mu=0.3)).trainer.mu == 0.3  # type: ignore[union-attr]
 
 

@@ -101,7 +101,7 @@ def test_who_sees_the_records(tmp_path: Path) -> None:
     assert traits(parts.channel, transcript.public) == Traits()  # no updates that could be told apart
     for adversary in ("outsider", "silo", "server", "server+silo", "all-but-one"):
         one = assignments(adversary, SILOS)[0]
-        view = build(transcript, parts.channel, parts.aggregator, adversary, one, tmp_path / adversary)
+        view = build(transcript, parts, adversary, one, tmp_path / adversary)
         read = {silo: r.values for r in view.readings if r.kind == "records" for silo in r.silos}
         assert set(read) == (set(SILOS) - one.coalition if SERVER in one.coalition else set())
         assert set(lookup.records_read(view)) == set(read)

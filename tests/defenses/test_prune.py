@@ -14,6 +14,7 @@ from bench.core.errors import SiloBenchError
 from bench.core.update import Grid, Layout, Update
 from defenses import prune
 from defenses.transforms.prune import MagnitudePruning, PruneConfig, Schedule, smallest
+from tests.defense.toys import public_of
 
 LAYOUT = Layout(("a", "b"), ((2, 3), (4,)))
 ALWAYS = Schedule(start=0, end=0, sparsity_start=0.5, sparsity_end=0.5)
@@ -131,5 +132,5 @@ def test_the_defense_sums_what_it_prunes_unweighted(of) -> None:
     assert defense.aggregator is not None
     assert defense.aggregator.weight(77) == 1
     base = np.ones(10, np.float32)
-    summand = defense.aggregator.summand(Update(np.full(10, 2, np.float32), LAYOUT), base)
+    summand = defense.aggregator.summand(Update(np.full(10, 2, np.float32), LAYOUT), base, public_of([1]))
     assert summand.values[0] == (3 if of == "weights" else 2)

@@ -11,12 +11,7 @@ from pydantic import ValidationError
 from bench.conformance.fixtures import LAYOUT, transform_context
 from bench.core.errors import SiloBenchError, UsageError
 from bench.core.update import Grid, Update
-from bench.defense.channel import Channel
-from bench.defense.compose import Defense, fill
-from bench.defense.defaults.mean import Mean
-from bench.defense.defaults.plain import PlainChannel
-from bench.defense.parts import Transform
-from defenses import prune, quantize
+from defenses import quantize
 from defenses.transforms.quantize import Quantise, rounded
 
 ZEROS = np.zeros(LAYOUT.size, np.float32)
@@ -86,49 +81,3 @@ def test_what_is_not_finite_is_refused(bad: float) -> None:
 def test_wrong_options_are_refused(wrong) -> None:
     with pytest.raises(ValidationError):
         quantize.Config(**wrong)
-
-
-class Integers(PlainChannel):
-    accepts = frozenset({"grid"})
-
-    @property
-    def quantiser(self) -> Transform:
-        return Quantise(bits=6)
-
-
-class Bare(PlainChannel):
-    accepts = frozenset({"grid"})
-
-
-def kinds(defense: Defense) -> tuple[list[str], list[str]]:
-    parts = fill(defense)
-    return [type(t).__name__ for t in parts.transforms], [type(t).__name__ for t in parts.encoders]
-
-
-def test_an_integer_channel_brings_its_quantiser_after_the_summand_is_made() -> None:
-    pruned = prune.build(prune.Config(of="delta")).transforms
-    assert kinds(Defense(transforms=pruned, channel=Integers())) == (["MagnitudePruning"], ["Quantise"])
-    assert kinds(Defense(transforms=(Quantise(),), channel=Integers())) == ([], ["Quantise"])  # not a second one
-    assert kinds(Defense()) == ([], [])
-
-
-@pytest.mark.parametrize(
-    ("transforms", "channel"),
-    [((), Bare()), ((Quantise(), Quantise()), None), ((Quantise(), *prune.build(prune.Config()).transforms), None)],
-)
-def test_what_does_not_fit_is_refused(transforms: tuple[Transform, ...], channel: Channel | None) -> None:
-    with pytest.raises(UsageError, match=r"values but is handed|gives real values"):
-        fill(Defense(transforms=transforms, channel=channel))
-
-
-class Half(Transform):
-    sparse = True
-
-    def apply(self, update, context):  # type: ignore[no-untyped-def]
-        return update.restricted(np.arange(0, update.layout.size, 2))
-
-
-def test_unsent_coordinates_need_an_aggregator_of_changes() -> None:
-    fill(Defense(transforms=(Half(),)))
-    with pytest.raises(UsageError, match="sums whole weights"):
-        fill(Defense(transforms=(Half(),), aggregator=Mean(of="weights")))

@@ -15,6 +15,7 @@ from bench.core.adversaries import assignments
 from bench.core.parties import SERVER
 from bench.core.update import Grid, Update
 from bench.defense.defaults.mean import Mean
+from bench.defense.public import Public
 from bench.view.openers.distinguish import traits
 from defenses.channels.secagg.channel import SecureAggregation
 from defenses.channels.secagg.policy import Policy
@@ -78,8 +79,8 @@ class GridMean(Mean):
     def __init__(self) -> None:
         super().__init__(weighted=False)
 
-    def summand(self, update: Update, global_adapter: NDArray[np.float32]) -> Update:
-        real = super().summand(update, global_adapter)
+    def summand(self, update: Update, global_adapter: NDArray[np.float32], public: Public) -> Update:
+        real = super().summand(update, global_adapter, public)
         grid = Grid(8, 0.05)
         steps = np.clip(np.rint(real.values / grid.step), -grid.levels, grid.levels).astype(np.int64)
         return replace(real, values=steps, grid=grid, norm_bound=None)

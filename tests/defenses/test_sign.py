@@ -16,9 +16,11 @@ from bench.core.streams import SecretStreams, State
 from bench.core.update import Grid, Layout, Update
 from bench.defense.compose import compose, fill
 from bench.defense.defaults.plain import PlainChannel
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 from defenses import dp_sgd, fedshield, secagg, sign
 from defenses.transforms.sign import ScaledSign, Votes
+from tests.defense.toys import public_of
 
 LAYOUT = Layout(("a", "b"), ((2, 3), (4,)))
 BASE = np.zeros(10, np.float32)
@@ -83,7 +85,8 @@ def test_with_feedback_no_bound_is_stated() -> None:
     sent = apply(ScaledSign(True), np.ones(10), owed, norm_bound=np.sqrt(10.0))
     assert np.linalg.norm(sent.values) > 10
     assert sent.norm_bound is None
-    assert (ScaledSign(True).norm, ScaledSign(False).norm) == ("drops", "keeps")
+    bounded = Flow().bounded()
+    assert [bool(ScaledSign(feedback).follow(bounded).unbounded) for feedback in (True, False)] == [True, False]
 
 
 def test_votes_are_integers_of_two_bits_at_a_public_step() -> None:
@@ -119,7 +122,8 @@ def test_a_sum_of_votes_moves_the_adapter_by_their_mean() -> None:
     for values in silos:
         update = Votes(1.0).apply(Update(np.array(values, np.float32) * 7, LAYOUT), context)
         total += update.form.spread(update.values)
-    after = aggregator.apply(total, [1, 1, 1], np.full(10, 2, np.float32))
+    public = public_of([1, 1, 1])
+    after = aggregator.apply(total, public.silos, np.full(10, 2, np.float32), public)
     np.testing.assert_allclose(after, 2 + 0.1 * np.array(silos).sum(axis=0) / 3, rtol=1e-6)
 
 

@@ -13,6 +13,7 @@ from bench.core.errors import SiloBenchError
 from bench.core.streams import State
 from bench.core.update import Grid, Layout, Update
 from bench.defense.compose import Defense, compose, fill
+from bench.defense.flow import Flow
 from bench.defense.parts import Transform
 from defenses import plain, prune, secagg, top_k
 from defenses.transforms.compress import Compressor
@@ -120,7 +121,8 @@ def test_a_norm_bound_survives_without_feedback_only(values, share) -> None:
     assert np.linalg.norm(kept.values.astype(np.float64)) <= bound
     owing = apply(TopK(share), values, {"residual": np.ones(10, np.float32)}, norm_bound=bound)
     assert owing.norm_bound is None
-    assert (TopK(share, feedback=False).norm, TopK(share).norm) == ("keeps", "drops")
+    bounded = Flow().bounded()
+    assert [bool(TopK(share, feedback=f).follow(bounded).unbounded) for f in (False, True)] == [False, True]
 
 
 def test_on_a_public_support_only_its_coordinates_are_sent_and_settled() -> None:

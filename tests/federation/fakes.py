@@ -63,14 +63,15 @@ def make_setup(federation: FederationSpec, defense: Defense | None = None, seed:
     parts = fill(defense or Defense(trainer=DrawnTrainer()))
     silos = tuple(silo(i) for i in range(federation.silos))
     sizes = {name: 10 * (i + 1) for i, name in enumerate(silos)}
+    plan = parts.aggregator.plan(LAYOUT, silos)
     public = Public(
-        layout=parts.aggregator.summed(LAYOUT, silos),
+        layout=plan.summed,
         silos=silos,
-        weights={name: parts.aggregator.weight(sizes[name]) for name in silos},
+        weights={name: parts.weight(sizes[name]) for name in silos},
         rounds=federation.rounds,
         participants=participants(federation, streams),
         adapter=LAYOUT,
-        state=parts.aggregator.state(LAYOUT),
+        state=plan.state,
     )
     initial = widened(streams.generator("initial").normal(size=LAYOUT.size).astype(np.float32), public.state)
     model: Any = FakeModel()

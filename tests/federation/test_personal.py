@@ -35,7 +35,7 @@ def test_only_a_is_shared_and_every_b_goes_its_own_way(tmp_path: Path) -> None:
     adapter = transcript.truth(2, "adapter")
     np.testing.assert_allclose(adapter[A], start[A] + changes[:, :, A].mean(1).sum(0), atol=1e-5)
     np.testing.assert_array_equal(adapter[B], start[B])  # nobody sent one
-    personal = SharedFactor("lora_A").personal(LAYOUT)
+    personal = SharedFactor("lora_A").plan(LAYOUT, ()).personal
     np.testing.assert_array_equal(personal, np.arange(24, 44))
     own = list(models(transcript, personal, 2))
     assert len(own) == 3
@@ -53,7 +53,7 @@ def test_nobody_talks(tmp_path: Path) -> None:
     assert not any(PUBLIC in m.receivers for m in transcript.messages())
     start = transcript.initial_adapter()
     np.testing.assert_array_equal(transcript.truth(2, "adapter"), start)
-    own = list(models(transcript, SharedFactor(None).personal(LAYOUT), 2))
+    own = list(models(transcript, SharedFactor(None).plan(LAYOUT, ()).personal, 2))
     for i, values in enumerate(own):
         np.testing.assert_allclose(values, start + sum(drawn(0, i, r) for r in range(3)), atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_a_silo_that_was_away_keeps_what_it_had(tmp_path: Path) -> None:
     away = (Dropout(round=2, silo=1, stage="train"), Dropout(round=0, silo=2, stage="train"))
     transcript = federation(local.build(local.Config()), tmp_path, dropouts=away)
     start = transcript.initial_adapter()
-    personal = SharedFactor(None).personal(LAYOUT)
+    personal = SharedFactor(None).plan(LAYOUT, ()).personal
     assert len(list(models(transcript, personal, 0))) == 2  # the third has no model yet
     last = list(models(transcript, personal, 2))
     np.testing.assert_allclose(last[1], start + drawn(0, 1, 0) + drawn(0, 1, 1), atol=1e-5)

@@ -17,9 +17,9 @@ from bench.core.records import encode_records
 from bench.core.streams import SecretStreams
 from bench.core.tokens import Tokens
 from bench.core.update import Form
+from bench.defense.aggregator import ServerStep
 from bench.defense.channel import Channel, Outgoing
 from bench.defense.compose import Defense
-from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
 from bench.defense.parts import Mechanism, Training, TrainJob
 from bench.defense.public import Public
@@ -102,11 +102,11 @@ def test_no_upload_leaves_the_adapter_as_it_was() -> None:
 def test_the_noise_of_a_server_that_opens_is_noted() -> None:
     noise = Mechanism("gaussian", {"sigma": 2.0})
 
-    class Noisy(Mean):
+    class Noisy(ServerStep):
         def randomise(self, total: NDArray[np.floating], context: Any) -> tuple[NDArray[np.floating], Mechanism]:
             return total + 30, noise
 
-    setup = make_setup(FederationSpec(silos=3, rounds=1), Defense(trainer=DrawnTrainer(), aggregator=Noisy()))
+    setup = make_setup(FederationSpec(silos=3, rounds=1), Defense(trainer=DrawnTrainer(), steps=(Noisy(),)))
     state: State = {}
     step(setup, state, "sum", upload("silo-2", 0.0))
     np.testing.assert_allclose(state["global/values"], setup.initial + 1, atol=1e-6)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,12 +18,12 @@ from bench.core.parties import PUBLIC
 from bench.core.records import decode_records
 from bench.core.streams import State, Streams
 from bench.core.update import Grid, Layout, Update
+from bench.defense.aggregator import Aggregator, ServerStep
 from bench.defense.channel import Opened
 from bench.defense.compose import Defense
 from bench.defense.contexts import OpenContext, RoundContext
 from bench.defense.defaults.mean import Mean
-from bench.defense.parts import Aggregator, Mechanism, Transform
-from bench.defense.public import Public
+from bench.defense.parts import Mechanism, Transform
 from bench.federation import setup as module
 from bench.federation.setup import Prefixed, Setup, drop_update, keep_global, load_update, save_update, to_release
 from bench.spec.run import FederationSpec, LocalSpec
@@ -34,10 +33,12 @@ START = np.linspace(-1, 1, LAYOUT.size, dtype=np.float32)
 NOISE = Mechanism("gaussian", {"sigma": 2.0})
 
 
-class Halving(Mean):
+class Halving(ServerStep):
     """Moves the adapter half way, and remembers the change; says which noise the opener added."""
 
-    def step(self, change: NDArray[np.float64], memory: State) -> NDArray[np.float64]:
+    has_memory = True
+
+    def move(self, change: NDArray[np.float64], memory: State) -> NDArray[np.float64]:
         memory["seen"] = change
         return change / 2
 
@@ -48,8 +49,6 @@ class Halving(Mean):
 class FirstHalf(Transform):
     """Sends the coordinates whose values in the global adapter are not positive."""
 
-    sparse = True
-
     def support(self, context: RoundContext) -> NDArray[np.int64]:
         return np.flatnonzero(context.global_adapter <= 0)
 
@@ -57,8 +56,10 @@ class FirstHalf(Transform):
         return update.restricted(self.support(context))
 
 
-def setup_of(aggregator: Aggregator | None = None, *transforms: Transform, **options: Any) -> Setup:
-    defense = Defense(trainer=DrawnTrainer(), aggregator=aggregator, transforms=transforms)
+def setup_of(
+    aggregator: Aggregator | None = None, *transforms: Transform, steps: tuple[ServerStep, ...] = (), **options: Any
+) -> Setup:
+    defense = Defense(trainer=DrawnTrainer(), aggregator=aggregator, transforms=transforms, steps=steps)
     return make_setup(FederationSpec(**{"silos": 3, "rounds": 4, **options}), defense)
 
 
@@ -128,17 +129,6 @@ def test_a_round_s_context_has_its_own_rate_and_the_trained_values_only() -> Non
     context = setup.context(3, np.append(START, np.float32(9)))
     assert (context.round, context.rounds, context.lr, context.public) == (3, 4, 0.25, setup.public)
     np.testing.assert_array_equal(context.global_adapter, START)
-
-
-def test_an_aggregator_is_bound_to_its_federation_once() -> None:
-    class Bound(Mean):
-        def bound(self, public: Public) -> Aggregator:
-            found = Bound()
-            found.known = (*getattr(self, "known", ()), public)  # type: ignore[attr-defined]
-            return found
-
-    setup = setup_of(Bound())
-    assert setup.parts.aggregator.known == (setup.public,)  # type: ignore[attr-defined]
 
 
 def test_records_are_taken_in_the_order_of_the_orders_stream_where_there_is_one() -> None:
@@ -217,33 +207,14 @@ def test_a_party_without_an_adapter_has_nothing_to_release() -> None:
     assert to_release({"keys/pad": np.zeros(1)}) is None
 
 
-def test_a_sum_moves_the_adapter_by_the_aggregator_s_step() -> None:
-    memory: State = {}
-    start = np.array([1.0, 1.0], np.float32)
-    after = module.moved(Halving(), np.array([4.0, 8.0]), [1, 3], start, memory)
-    np.testing.assert_array_equal(after, [1.5, 2.0])  # 4/4 and 8/4, by half
-    np.testing.assert_array_equal(memory["seen"], [1.0, 2.0])
-    assert memory.keys() == {"seen"}
-
-
-def test_without_a_step_the_aggregator_s_own_adapter_is_taken_as_it_is() -> None:
-    made = np.array([1e20, 1.0])
-
-    class Fixed(Mean):
-        def apply(self, total: Any, weights: Sequence[int], global_adapter: Any) -> NDArray[np.float64]:
-            return made
-
-    assert module.moved(Fixed(), np.zeros(2), [1], np.zeros(2, np.float32), {}) is made
-
-
 @pytest.mark.parametrize(("me", "noted"), [("server", NOISE), ("silo-1", None)])
 def test_an_opened_sum_is_applied_with_the_opener_s_noise_and_noted(me: str, noted: Mechanism | None) -> None:
-    setup, state = setup_of(Halving()), {}
+    setup, state = setup_of(steps=(Halving(),)), {}
     opened = Opened(np.full(LAYOUT.size, 240.0), ("silo-2", "silo-0"))  # weights 30 and 10
     after = setup.applied(me, 2, opened, START, state)
     np.testing.assert_allclose(after, START + (240 + 120) / 40 / 2)
     assert setup.recorder.sums == {(2, ("silo-0", "silo-2")): noted}
-    assert state.keys() == {"aggregator/seen"}
+    assert state.keys() == {"steps/step-0/seen"}
 
 
 @given(

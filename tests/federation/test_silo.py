@@ -16,11 +16,13 @@ from bench.core.frames import decode_adapter, decode_frame, encode_adapter
 from bench.core.meter import Meter
 from bench.core.parties import PUBLIC, SERVER
 from bench.core.update import Layout, Update
+from bench.defense.aggregator import Plan
 from bench.defense.channel import Channel, Outgoing
 from bench.defense.compose import Defense
 from bench.defense.contexts import RoundContext, TransformContext
 from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
+from bench.defense.flow import Flow
 from bench.defense.parts import Mechanism, Trainer, Training, TrainJob, Transform
 from bench.federation.setup import Setup
 from bench.federation.silo import Silo, metered
@@ -61,7 +63,8 @@ class Times(Transform):
 class Whole(Times):
     """Rounds to integers of 8 bits."""
 
-    gives = "grid"
+    def follow(self, flow: Flow) -> Flow:
+        return flow.taken(self, "real").on_grid()
 
     def apply(self, update: Update, context: TransformContext) -> Update:
         from bench.core.update import Grid
@@ -182,8 +185,6 @@ def test_no_update_above_the_norm_that_it_states_is_sent(bound: float | None, al
 class Keeps(Transform):
     """Names a support, and sends what it was told to."""
 
-    sparse = True
-
     def __init__(self, named: Sequence[int] | None, sent: Sequence[int] | None) -> None:
         self.named, self.sent = (None if s is None else np.array(s, np.int64) for s in (named, sent))
 
@@ -219,8 +220,8 @@ def test_nothing_of_a_former_round_s_update_is_left() -> None:
 
 def test_values_of_its_own_are_trained_on_and_never_sent() -> None:
     class OwnTail(Mean):
-        def personal(self, layout: Layout) -> NDArray[np.int64]:
-            return np.arange(40, 44)
+        def plan(self, adapter: Layout, silos: Sequence[str]) -> Plan:
+            return Plan(adapter, adapter, personal=np.arange(40, 44))
 
     defense = Defense(trainer=Adds(), aggregator=OwnTail(weighted=False))
     setup, state = make_setup(FederationSpec(silos=3, rounds=2), defense), {}

@@ -24,8 +24,6 @@ from tests.federation.fakes import LAYOUT, DrawnTrainer, drawn, make_setup, run
 class Largest(Transform):
     """Sends the half of the coordinates that are largest in the global adapter."""
 
-    sparse = True
-
     def support(self, context: RoundContext) -> Any:
         order = np.argsort(np.abs(context.global_adapter), kind="stable")
         return np.sort(order[LAYOUT.size // 2 :])

@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.conformance.fixtures import FixedTrainer, constant_delta
 from bench.core.adversaries import Assignment
 from bench.core.frames import encode_adapter
 from bench.core.parties import DEALER, PUBLIC, SERVER, is_silo, silo
-from bench.core.streams import SecretStreams
+from bench.core.streams import SecretStreams, State
 from bench.core.update import Array, Layout, Update
+from bench.defense.aggregator import Aggregator, ServerStep
 from bench.defense.channel import Channel, Message
+from bench.defense.compose import Parts
 from bench.defense.defaults.mean import Mean
-from bench.defense.parts import Aggregator
 from bench.defense.public import Public
 from bench.transcript.transcript import RoundWriter, Transcript
 from bench.view.build import build
@@ -42,6 +44,7 @@ class Synthetic:
         rounds: int = 2,
         size: int = 300,
         aggregator: Aggregator | None = None,
+        steps: Sequence[ServerStep] = (),
         release: str = "final",
         precision: str = "float32",
         weights: Sequence[int] | None = None,
@@ -53,6 +56,8 @@ class Synthetic:
         supports: Mapping[int, NDArray[np.int64]] | None = None,
     ) -> None:
         self.channel, self.aggregator = channel, aggregator or Mean()
+        self.parts = Parts((), FixedTrainer(constant_delta), (), channel, self.aggregator, steps=tuple(steps))
+        self.memory: State = {}
         self.release, self.precision, self.dropped, self.keep_truth = release, precision, dropped, truth
         self.rng = np.random.default_rng(seed)
         self.scale = scale
@@ -62,7 +67,7 @@ class Synthetic:
         self.public = Public(
             layout_of(size),
             names,
-            {name: self.aggregator.weight(n) for name, n in sizes.items()},
+            {name: self.parts.weight(n) for name, n in sizes.items()},
             rounds,
             tuple(participants or [names] * rounds),
         )
@@ -80,7 +85,7 @@ class Synthetic:
         victims = tuple(s for s in self.public.silos if s not in coalition)
         assignment = Assignment(frozenset(coalition), victims)
         precision = options.pop("precision", self.precision)
-        return build(self.transcript, self.channel, self.aggregator, adversary, assignment, root, precision, **options)
+        return build(self.transcript, self.parts, adversary, assignment, root, precision, **options)
 
     def summand(self, round: int, name: str) -> Array:
         """What ``name`` handed to the channel in ``round``, from the deltas; 0 where unsent."""
@@ -90,7 +95,7 @@ class Synthetic:
         update = Update(self.updates[round, name], self.public.layout, self.public.weights[name])
         if round in self.supports:
             update = update.restricted(self.supports[round])
-        return self.aggregator.summand(update, self.adapters[round])
+        return self.aggregator.summand(update, self.adapters[round], self.public)
 
     def _round(self, round: int) -> None:
         writer = self.transcript.begin(round)
@@ -141,13 +146,9 @@ class Synthetic:
                 self.mail[receiver].append(held)
         for opened_round, opened in endpoint.opened():
             if actor == SERVER or actor == self.public.participants[round][0]:
-                weights = [self.public.weights[s] for s in opened.silos]
                 start = self.adapters[opened_round]
-                self.global_adapter = self.applied(opened.values, weights, start)
-
-    def applied(self, total: NDArray[np.floating], weights: Sequence[int], start: Array) -> Array:
-        """The next global adapter."""
-        return np.asarray(self.aggregator.apply(total, weights, start), dtype=np.float32)
+                after = self.parts.moved(opened.values, opened.silos, start, self.public, self.memory)
+                self.global_adapter = np.asarray(after, dtype=np.float32)
 
     def _save_keys(self, writer: RoundWriter, known: set[tuple[str, str]]) -> None:
         for party, state in self.states.items():

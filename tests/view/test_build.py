@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from numpy.typing import NDArray
 
 from bench.core.errors import CannotOpen, SiloBenchError
 from bench.core.frames import encode_adapter
-from bench.core.update import Update
+from bench.core.update import Layout, Update
+from bench.defense.aggregator import Plan, ServerStep
 from bench.defense.channel import Candidate, Knowledge
 from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
+from bench.defense.public import Public
 from bench.transcript.transcript import RoundWriter
 from bench.view import build as module
 from bench.view.openers.base import Guess, Hints, Traits
@@ -121,7 +124,7 @@ def test_a_channel_whose_reading_fails_is_named_with_the_cause_and_the_former_vi
 
     run = federate(Reads(lambda knowledge: ()), release="none", rounds=1)
     former = run.view(tmp_path / "view", "server", "server", traits=Traits())
-    run.channel = Reads(fails)
+    run.parts = replace(run.parts, channel=Reads(fails))
     with pytest.raises(SiloBenchError, match="channel Reads failed while reading: ZeroDivisionError: no luck"):
         run.view(tmp_path / "view", "server", "server", traits=Traits())
     assert View.load(tmp_path / "view") == former
@@ -215,9 +218,9 @@ def test_half_a_unit_in_the_last_place_of_every_precision() -> None:
 def test_a_sum_is_told_from_two_adapters_unless_an_optimiser_s_memory_is_missing(
     federate: Federate, tmp_path: Path, has_memory: bool
 ) -> None:
-    aggregator = Mean()
-    aggregator.has_memory = has_memory
-    run = federate(channels.Sealing(), rounds=3, release="every-round", silos=1, aggregator=aggregator)
+    step = ServerStep()
+    step.has_memory = has_memory
+    run = federate(channels.Sealing(), rounds=3, release="every-round", silos=1, steps=[step])
     outsider = run.view(
         tmp_path / "outsider", "outsider", traits=Traits()
     )  # it never saw the first adapter, nor the first sum
@@ -229,13 +232,13 @@ def test_a_sum_is_told_from_two_adapters_unless_an_optimiser_s_memory_is_missing
 class Slots(Mean):
     """Every silo fills a hundred values of its own."""
 
-    def slot(self, silo: str) -> NDArray[np.int64]:
-        return np.arange(100) + 100 * int(silo.removeprefix("silo-"))
+    def plan(self, adapter: Layout, silos: Sequence[str]) -> Plan:
+        return Plan(adapter, adapter, slots={name: np.arange(100) + 100 * i for i, name in enumerate(silos)})
 
-    def summand(self, update: Update, global_adapter: NDArray[np.float32]) -> Update:
+    def summand(self, update: Update, global_adapter: NDArray[np.float32], public: Public) -> Update:
         values = np.zeros(300, np.float32)
         if update.silo:
-            values[self.slot(update.silo)] = update.values[:100] * update.weight
+            values[self.plan(public.adapter, public.silos).slots[update.silo]] = update.values[:100] * update.weight
         return Update(values, update.layout, update.weight)
 
 
@@ -245,7 +248,7 @@ class Named(Synthetic):
     def _sent(self, round: int, name: str) -> Update:
         public = self.public
         update = Update(self.updates[round, name], public.layout, public.weights[name], silo=name)
-        return self.aggregator.summand(update, self.adapters[round])
+        return self.aggregator.summand(update, self.adapters[round], public)
 
 
 def test_whoever_reads_a_sum_of_slots_reads_every_silo_s_own(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.update import Update
-from bench.defense.parts import Aggregator
+from bench.core.update import Array, Update
+from bench.defense.aggregator import Aggregator
+from bench.defense.flow import Flow, name_of
+from bench.defense.public import Public
 
 
 class Mean(Aggregator):
@@ -20,12 +22,18 @@ class Mean(Aggregator):
     def __init__(self, weighted: bool = True, of: Literal["delta", "weights"] = "delta") -> None:
         self.weighted = weighted
         self.of = of
-        self.sparse = of == "delta"
+
+    def follow(self, flow: Flow) -> Flow:
+        if self.of == "delta":
+            return flow
+        unsent = f"the aggregator {name_of(self)} sums whole weights, where unsent would mean 0: they can't be combined"
+        whole = f"{name_of(self)} sums whole weights, of which a bound on the update says nothing"
+        return flow.barring("sparse", unsent).unbound(self, whole)
 
     def weight(self, nominal_size: int) -> int:
         return nominal_size if self.weighted else 1
 
-    def summand(self, update: Update, global_adapter: NDArray[np.float32]) -> Update:
+    def summand(self, update: Update, global_adapter: Array, public: Public) -> Update:
         values = update.values.astype(np.float32)
         if self.of == "weights":
             values = values + global_adapter
@@ -35,19 +43,19 @@ class Mean(Aggregator):
         return replace(update, values=values * np.float32(update.weight), norm_bound=bound)
 
     def apply(
-        self, total: NDArray[np.floating], weights: Sequence[int], global_adapter: NDArray[np.float32]
+        self, total: NDArray[np.floating], silos: Sequence[str], global_adapter: Array, public: Public
     ) -> NDArray[np.floating]:
-        mean = total.astype(np.float64) / sum(weights)
+        mean = total.astype(np.float64) / sum(public.weights[silo] for silo in silos)
         return np.asarray(mean if self.of == "weights" else global_adapter + mean)
 
     def implied_total(
-        self, before: NDArray[np.float32], after: NDArray[np.float32], weights: Sequence[int]
+        self, before: Array, after: Array, silos: Sequence[str], public: Public
     ) -> NDArray[np.float64] | None:
         mean = after.astype(np.float64) - (before.astype(np.float64) if self.of == "delta" else 0.0)
-        return np.asarray(mean * sum(weights), dtype=np.float64)
+        return np.asarray(mean * sum(public.weights[silo] for silo in silos), dtype=np.float64)
 
     def implied_adapter(
-        self, summand: NDArray[np.floating], weight: int, global_adapter: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
+        self, summand: NDArray[np.floating], weight: int, global_adapter: Array, public: Public
+    ) -> Array:
         own = summand.astype(np.float64) / weight
         return (own if self.of == "weights" else global_adapter + own).astype(np.float32)

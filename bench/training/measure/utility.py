@@ -23,7 +23,7 @@ RUN_VERSION = 1
 def measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict[str, Any]:
     with setup.meter.measure("utility"):
         rounds = range(transcript.committed() + 1)
-        personal = setup.parts.aggregator.personal(transcript.public.adapter)
+        personal = setup.parts.plan(transcript.public).personal
         utility = _utility(transcript, materials, materials.pool.heldout, rounds, personal)
     trained = [t for r in range(transcript.committed() + 1) for t in transcript.training(r).values()]
     tokens = sum(t["tokens"] for t in trained)
@@ -43,13 +43,13 @@ def measure_validation(transcript: Transcript, parts: Parts, materials: Material
     ids = materials.pool.validation
     if not ids:
         raise UsageError("pool.validation is 0: without validation records there is nothing to tune on.")
-    personal = parts.aggregator.personal(transcript.public.adapter)
+    personal = parts.plan(transcript.public).personal
     return _utility(transcript, materials, ids, [transcript.committed()], personal)[0]
 
 
 def models(transcript: Transcript, personal: NDArray[np.int64] | None, round: int) -> Iterator[NDArray[np.float32]]:
     """What the federation has after ``round``: the global adapter, or one per silo that has trained where some values
-    are every silo's own (``Aggregator.personal``)."""
+    are every silo's own (``Plan.personal``)."""
     shared = transcript.truth(round, "adapter")
     if shared is None or personal is None:
         yield np.asarray(transcript.final_adapter() if shared is None else shared)
