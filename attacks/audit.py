@@ -29,6 +29,7 @@ from pydantic import Field
 from attacks.rounds import tracks
 from attacks.shadowing import by_silo, describe
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import AuditAttack
 from bench.spec.config import Config as BaseConfig
 from bench.spec.run import PluginSpec
 from bench.training.variants.canaries import Kind
@@ -68,10 +69,9 @@ class Config(BaseConfig):
     population: int = Field(48, ge=0, le=10_000)
 
 
-class Audit(Attack):
+class Audit(AuditAttack):
     """Each victim's canaries meet the victim's own steps where its uploads opened, else the global ones."""
 
-    game = "audit"
     needs = frozenset({"query", "adapter", "upload"})
 
     def __init__(self, config: Config) -> None:

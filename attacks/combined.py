@@ -19,6 +19,7 @@ from attacks.rounds.features import Features, Records
 from attacks.rounds.tracks import Which
 from attacks.shadowing import by_silo, describe
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -44,11 +45,10 @@ class Config(BaseConfig):
     penalty: float = Field(10.0, gt=0, le=1e6)
 
 
-class Combined(Attack):
+class Combined(MembershipAttack):
     """Victims' own models and steps where uploads opened, else the global ones; always the global ones to learn from,
     since a coalition's view is of others."""
 
-    game = "membership"
     needs = frozenset({"query", "adapter", "upload"})
     turn = 1
 

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from attacks import contrast
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -40,11 +41,10 @@ class Config(BaseConfig):
     population: int = Field(60, ge=0, le=100_000)
 
 
-class Difference(Attack):
+class Difference(MembershipAttack):
     """``drop``, ``contrast`` and ``adjusted`` (``attacks.contrast``) from known models; ``projection`` from signed
     combinations of updates, and from sums where no model is known."""
 
-    game = "membership"
     needs = frozenset({"query", "adapter", "sum", "difference"})
 
     def __init__(self, config: Config) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from attacks.shadowing import describe
 from bench.attack.attack import Attack, Blank, Filled, Tools
+from bench.attack.by_game import ExtractionAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -30,10 +31,9 @@ class Config(BaseConfig):
     calibrate: bool = True
 
 
-class Extraction(Attack):
+class Extraction(ExtractionAttack):
     """Fills blanks by the gain in likelihood of the whole record."""
 
-    game = "extraction"
     needs = frozenset({"query", "adapter", "upload"})
 
     def __init__(self, config: Config) -> None:

@@ -17,6 +17,7 @@ from attacks.rounds import others, tracks
 from attacks.rounds.tracks import Step, Which
 from attacks.shadowing import by_silo
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.core.tokens import Tokens
 from bench.spec.config import Config as BaseConfig
 
@@ -40,10 +41,9 @@ class Config(BaseConfig):
     population: int = Field(32, ge=0)
 
 
-class FedMIA(Attack):
+class FedMIA(MembershipAttack):
     """Each victim's candidates under the victim's own uploads and those of the others."""
 
-    game = "membership"
     needs = frozenset({"upload"})
     turn = 1
 

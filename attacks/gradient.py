@@ -18,6 +18,7 @@ from attacks.rounds import slopes, tracks
 from attacks.rounds.tracks import Which
 from attacks.shadowing import by_silo
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -43,10 +44,9 @@ class Config(BaseConfig):
     population: int = Field(32, ge=0)
 
 
-class Gradient(Attack):
+class Gradient(MembershipAttack):
     """Each victim's candidates meet the victim's own steps where its uploads opened, else the global ones."""
 
-    game = "membership"
     needs = frozenset({"adapter", "upload"})
     turn = 0
 

@@ -36,6 +36,7 @@ from attacks.rounds.tracks import Step, global_steps, own_steps
 from attacks.shadowing import describe
 from attacks.sparse import nominal_size
 from bench.attack.attack import Attack, Shares, Tools
+from bench.attack.by_game import PropertyAttack
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens
 from bench.spec.config import Config as BaseConfig
@@ -109,10 +110,9 @@ class Known:
         return np.concatenate([np.resize(r, n) for r, n in zip(rows, np.diff(bounds, prepend=0), strict=True)])
 
 
-class LabelDistribution(Attack):
+class LabelDistribution(PropertyAttack):
     """Compares what a silo's training did to the expected labels with what training on known shares does."""
 
-    game = "property"
     needs = frozenset({"adapter", "upload", "query"})
     knows = "population"
     turn = 0

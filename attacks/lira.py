@@ -17,6 +17,7 @@ from pydantic import Field
 from attacks import shadowing
 from attacks.shadowing import Bools, Floats
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -150,10 +151,9 @@ def _log_density(phi: Floats, mean: Floats, deviation: Floats) -> Floats:
     return density
 
 
-class Lira(Attack):
+class Lira(MembershipAttack):
     """Each victim's candidates under that victim's own upload where one opened, else under the last adapter."""
 
-    game = "membership"
     needs = frozenset({"query", "adapter", "upload"})
 
     def __init__(self, config: Config) -> None:

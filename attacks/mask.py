@@ -19,6 +19,7 @@ from attacks import sparse, supports
 from attacks.sparse import Message
 from attacks.supports import Floats
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.core.update import Array
 from bench.spec.config import Config as BaseConfig
 
@@ -37,10 +38,9 @@ class Config(BaseConfig):
     population: int = Field(48, ge=0, le=10_000)
 
 
-class Mask(Attack):
+class Mask(MembershipAttack):
     """``jaccard``, ``lift`` and ``likelihood`` of supports (``attacks.supports``), ``size`` of lengths."""
 
-    game = "membership"
     needs = frozenset({"upload", "partial", "metadata"})
     turn = 1
     ground = "prune"

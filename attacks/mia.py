@@ -18,6 +18,7 @@ from pydantic import Field, field_validator
 from attacks import lookup, scores
 from attacks.shadowing import by_silo, describe
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -46,10 +47,9 @@ class Config(BaseConfig):
         return value
 
 
-class Likelihood(Attack):
+class Likelihood(MembershipAttack):
     """The likelihood family. Each victim's candidates are scored under that victim's own upload where one opened."""
 
-    game = "membership"
     needs = frozenset({"query", "adapter", "upload"})
 
     def __init__(self, config: Config) -> None:

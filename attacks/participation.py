@@ -31,6 +31,7 @@ from pydantic import Field
 from attacks.rounds.tracks import own_steps, whole
 from attacks.shadowing import describe
 from bench.attack.attack import Answers, Attack, Organisation, Tools
+from bench.attack.by_game import ParticipationAttack
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens
 from bench.spec.config import Config as BaseConfig
@@ -55,10 +56,9 @@ class Config(BaseConfig):
     steps: int = Field(16, ge=1, le=100_000)
 
 
-class Participation(Attack):
+class Participation(ParticipationAttack):
     """Explains what training did by what training on each organisation's kind of text does."""
 
-    game = "participation"
     needs = frozenset({"query", "adapter", "upload"})
     knows = "population"
 

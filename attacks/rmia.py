@@ -19,6 +19,7 @@ from pydantic import Field
 from attacks import shadowing
 from attacks.shadowing import Bools, Floats
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens
 from bench.spec.config import Config as BaseConfig
@@ -155,10 +156,9 @@ def choose_a(known: Sequence[Likelihoods], gamma: float) -> float:
     return max(GRID, key=lambda a: (round(strength(a), 9), a))
 
 
-class Rmia(Attack):
+class Rmia(MembershipAttack):
     """Each victim's candidates under that victim's own upload where one opened, else under the last adapter."""
 
-    game = "membership"
     needs = frozenset({"query", "adapter", "upload"})
 
     def __init__(self, config: Config) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from attacks.shadowing import describe
 from bench.attack.attack import Answers, Attack, Candidates, Tools
+from bench.attack.by_game import SourceAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ class Config(BaseConfig):
     """No options."""
 
 
-class Source(Attack):
+class Source(SourceAttack):
     """Compares the silos' own adapters."""
 
-    game = "source"
     needs = frozenset({"upload"})
 
     def work(self, spec: RunSpec) -> float:

@@ -15,6 +15,7 @@ from pydantic import Field
 from attacks.rounds import curves, tracks
 from attacks.shadowing import by_silo, describe
 from bench.attack.attack import Attack, Candidates, Guesses, Tools
+from bench.attack.by_game import MembershipAttack
 from bench.spec.config import Config as BaseConfig
 
 if TYPE_CHECKING:
@@ -33,10 +34,9 @@ class Config(BaseConfig):
     population: int = Field(32, ge=0)
 
 
-class Trajectory(Attack):
+class Trajectory(MembershipAttack):
     """Each victim's candidates follow the victim's own models where uploads opened, else the global ones."""
 
-    game = "membership"
     needs = frozenset({"query", "adapter", "upload"})
 
     def __init__(self, config: Config) -> None:

@@ -42,6 +42,9 @@ class Silent(Attack):
     game = "membership"
     needs = frozenset({"adapter"})
 
+    def infer(self, view, candidates, tools):
+        raise NotImplementedError
+
 def build(config: Config) -> Attack:
     return Silent()
 '''

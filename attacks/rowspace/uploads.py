@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from bench.attack.attack import Attack, Reconstruction, Target, Tools
+from bench.attack.attack import Reconstruction, Target, Tools
+from bench.attack.by_game import ReconstructionAttack
 
 if TYPE_CHECKING:
     from attacks.rowspace.observe import Observed
@@ -21,10 +22,9 @@ Solver = Callable[["Target", "Observed", "Sequence[Observed]"], Reconstruction]
 Rounds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
-class OnUploads(Attack):
+class OnUploads(ReconstructionAttack):
     """One reconstruction per target whose silo's upload, and the adapter that it started from, were read."""
 
-    game = "reconstruction"
     needs = frozenset({"upload", "partial"})
     knows = "population"
     #: groups of LoRA projections that are read

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.assess.progress import Progress
+from bench.attack.by_game import question
 from bench.plugins.find import Plugins
 from bench.plugins.fingerprint import Fingerprint, Fingerprints
 from bench.plugins.versions import Versions
@@ -143,7 +144,9 @@ class Harness:
         return now.changed(former if isinstance(former, dict) else {})
 
     def attack(self, spec: PluginSpec) -> Attack:
+        """Raises UsageError where it can't be built, or lacks what its game asks."""
         built: Attack = self.plugins.find("attack", spec.name).build(spec.config)
+        question(built)
         return built
 
     def apart(self, row: Row) -> bool:

@@ -42,6 +42,7 @@ class Writer:
             claim=assessor.claim(cell.row.adversary),
             learned=run.learned,
             simulated=(*_simulated(cell), *case.parts.simulated),
+            knows=attack.knows,
             adaptive=attack.adaptive,
             active=case.spec.active,
             audit=found.audit,
@@ -53,11 +54,13 @@ class Writer:
 
     def refused(self, cell: Cell, case: Case, refusal: Refused) -> Result:
         """The result of a federation that stopped because its protocol did not take what a coalition did."""
+        attack = self.harness.attack(cell.row.attack)
         result = Result(
             **self._identity(cell, case),
             status="refused",
             simulated=_simulated(cell),
-            adaptive=self.harness.attack(cell.row.attack).adaptive,
+            knows=attack.knows,
+            adaptive=attack.adaptive,
             active=True,
             note=str(refusal),
             provenance=self._provenance(case),

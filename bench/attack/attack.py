@@ -227,12 +227,15 @@ class Tools(ABC):
 
 
 class Attack(ABC):
-    """``game`` names the game whose guesses this attack returns."""
+    """What every attack says of itself. One derives from the class of its game (``bench.attack.by_game``), which says
+    what the game asks; ``game``, and the method that it asks, may as well stand in a class derived from this one."""
 
     game: GameName
     #: reading kinds of which at least one must be in the view; where none is, the row is ``nothing-opened``
     needs: frozenset[str]
-    #: True where the attack knows the candidates' kind only through the population
+    #: what the attack goes by beside its view. "candidates": the texts that the game asks about, as an auditor or
+    #: somebody who holds a copy has them. "population": only texts of their kind, so that it could be made by somebody
+    #: who has never seen a record of the silos. Results of the latter say so
     knows: Literal["candidates", "population"] = "candidates"
     adaptive: bool = False
     #: the defense on whose run the conformance kit tries it, where a run in the clear has nothing for it to read
@@ -248,8 +251,6 @@ class Attack(ABC):
     #: when it goes among the attacks on one view, 0 first: those that take gradients, or ask of the whole population,
     #: get token statistics besides, which the others then need no passes for
     turn: int = 2
-    #: (reconstruction) the rounds whose records it is asked for
-    rounds: tuple[int, ...] = (0,)
 
     def variant(self, adversary: str) -> PluginSpec | None:
         """The run of its own that this attack needs as ``adversary`` (``bench.training.variant``); None: any ordinary
@@ -264,28 +265,3 @@ class Attack(ABC):
     def budget(self, spec: RunSpec) -> str:
         """What bounds the work of an attack that searches, as one sentence; empty where nothing is searched."""
         return ""
-
-    def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
-        """(membership) Scores for every candidate."""
-        raise TypeError(f"{type(self).__name__} plays no membership game")
-
-    def reconstruct(self, view: View, targets: Sequence[Target], tools: Tools) -> Sequence[Reconstruction]:
-        """(reconstruction) One answer per target that the view gives material for; a target left out counts as zero."""
-        raise TypeError(f"{type(self).__name__} plays no reconstruction game")
-
-    def attribute(self, view: View, records: Candidates, silos: Sequence[str], tools: Tools) -> Answers:
-        """(source) For every record, all of them trained on, a score for each of ``silos``: which one holds it?
-        ``records.silos`` are empty."""
-        raise TypeError(f"{type(self).__name__} plays no source game")
-
-    def took_part(self, view: View, organisations: Sequence[Organisation], tools: Tools) -> Answers:
-        """(participation) A score for each organisation: which of the two that may fill a place does?"""
-        raise TypeError(f"{type(self).__name__} plays no participation game")
-
-    def label_shares(self, view: View, victims: Sequence[str], tools: Tools) -> Shares:
-        """(property) For each victim the shares of ``tools.labels`` among the records that it trained on."""
-        raise TypeError(f"{type(self).__name__} plays no property game")
-
-    def fill(self, view: View, blanks: Sequence[Blank], tools: Tools) -> Filled:
-        """(extraction) Which of its choices stands in each blank, and under which reading to measure them."""
-        raise TypeError(f"{type(self).__name__} plays no extraction game")

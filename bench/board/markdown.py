@@ -68,6 +68,7 @@ LEGEND = """\
 - **TPR at 1% FPR**: of the same attack; *refused* where the non-members are too few to resolve it.
 - **reconstruction**: the share of a batch's tokens that were named, the share of named tokens that were in it, and
   ROUGE-L of the recovered text.
+- *(population)*: that attack knew texts of the same kind and none of the candidates; all others are handed them.
 - **other games**: *source* (which silo held a record), *participation* (which of two organisations took part),
   *property* (the silo's label shares), *extraction* (secrets that 100 samples would hold), each beside a guesser that
   sees no view.
@@ -215,7 +216,7 @@ def _cells(row: Row, stale: Collection[str]) -> list[str]:
         escape(_preset_text(row.preset)),
         "; ".join(utility_text(one.model_copy(update={"name": escape(one.name)})) for one in row.utility()),
         _leakage(row, "membership"),
-        escape(best.attack) if best else "",
+        escape(best.attack) + best.mark if best else "",
         counts(auc.n) if auc else "",
         _interval(best.baseline) if best else "",
         _interval(best.figure("tpr@1%")) if best else "",
@@ -240,7 +241,7 @@ def _leakage(row: Row, kind: Game) -> str:
         return _interval(entry.headline)
     further = ((name, entry.figure(key)) for name, key in (("precision", "token_precision"), ("ROUGE-L", "rouge_l")))
     texts = (f"{name} {proportion(one.value)}" for name, one in further if one is not None and one.value is not None)
-    return ", ".join([f"recall {_interval(entry.headline)}", *texts])
+    return ", ".join([f"recall {_interval(entry.headline)}{entry.mark}", *texts])
 
 
 def _others(row: Row) -> str:
@@ -252,7 +253,7 @@ def _others(row: Row) -> str:
             continue
         blind = entry.baseline
         beside = f" (no view {proportion(blind.value)})" if blind is not None and blind.value is not None else ""
-        texts.append(f"{name}: {game.label} {_interval(entry.headline)}{beside}")
+        texts.append(f"{name}{entry.mark}: {game.label} {_interval(entry.headline)}{beside}")
     return "; ".join(texts)
 
 
@@ -271,7 +272,7 @@ def _status(row: Row) -> str:
     for entry in row.entries:
         found = entry.statuses()
         words = [WORDS.get(status, status) + (f" ({n})" if len(found) > 1 else "") for status, n in found.items()]
-        texts.append(f"{escape(entry.attack)} {', '.join(words)}")
+        texts.append(f"{escape(entry.attack)}{entry.mark} {', '.join(words)}")
     return ", ".join(texts)
 
 

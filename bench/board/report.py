@@ -103,7 +103,7 @@ def _cells(row: Row, entry: Entry) -> tuple[str, ...]:
     leakage = f"{GAMES[entry.game].label} {with_interval(figure.value, figure.low, figure.high)}" if figure else "—"
     return (
         row.adversary,
-        entry.attack,
+        entry.attack + entry.mark,
         "; ".join(read) or "nothing",
         leakage,
         counts(figure.n) if figure else "",

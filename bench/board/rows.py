@@ -49,6 +49,11 @@ class Entry:
         return refused or over_runs(known)
 
     @property
+    def mark(self) -> str:
+        """Said beside its figure where the attack knew no candidate."""
+        return " (population)" if any(r.knows == "population" for r in self.results) else ""
+
+    @property
     def headline(self) -> Leakage | None:
         return self.figure(HEADLINE[self.game])
 

@@ -13,8 +13,10 @@ import numpy as np
 from bench.assess.isolation.parent import Origin, isolated
 from bench.assess.plays.table import Assessment
 from bench.attack.attack import Attack, Target
+from bench.attack.by_game import question
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.playground import Playground, playground, setting
+from bench.core.errors import UsageError
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugin, Plugins
 from bench.spec.config import Config, canonical_json
@@ -60,11 +62,14 @@ class _Subject:
         self._grounds = grounds
 
     @cached_property
-    def attack(self) -> Attack:
+    def attack(self) -> Any:
         built = self.plugin.build(self.config)
         expect(isinstance(built, Attack), f"build returned {type(built).__name__}, not an Attack.")
         attack: Attack = built
-        expect(attack.game in GAMES, f"'game' is {attack.game!r}, not {' or '.join(GAMES)}.")
+        try:
+            question(attack)
+        except UsageError as error:
+            raise Failed(str(error)) from None
         unknown = sorted(set(attack.needs) - set(get_args(Kind)))
         expect(not unknown, f"'needs' names {unknown[:1]}; readings are of kind {', '.join(get_args(Kind))}.")
         expect(attack.needs, "'needs' is empty: an attack that reads nothing is a baseline.")

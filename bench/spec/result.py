@@ -70,7 +70,8 @@ class Result(_Part):
 
     ``row``, ``run``: ids of its row and of its training; ``result``: of the cell. ``versions``: of the plug-ins that
     took part ("attack/mia") and of the harness ("SCORING"); empty for a result from before there were any.
-    ``fingerprint``: of the sources, for the store that made it.
+    ``fingerprint``: of the sources, for the store that made it. ``knows``: what the attack went by beside its view
+    (``Attack.knows``).
     """
 
     schema_version: int = RESULT_SCHEMA
@@ -92,6 +93,7 @@ class Result(_Part):
     claim: Claim | None = None
     learned: bool | None = None
     simulated: tuple[str, ...] = ()
+    knows: Literal["candidates", "population"] = "candidates"
     adaptive: bool = False
     active: bool = False
     audit: dict[str, Any] | None = None
@@ -105,8 +107,10 @@ class Result(_Part):
         """One canonical line. The schema number stands under the key ``schema``."""
         value = self.model_dump(mode="json")
         value["schema"] = value.pop("schema_version")
-        if not self.versions:
-            del value["versions"]
+        # fields that came later are left out where they say nothing, so that lines from before them stay what they were
+        for name in ("versions", "knows"):
+            if value[name] == type(self).model_fields[name].default:
+                del value[name]
         return canonical_json(value)
 
     @classmethod

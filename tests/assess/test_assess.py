@@ -80,7 +80,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., World
         real = module.build
 
         def build(*arguments: Any, **more: Any) -> Any:
-            made.built.append(arguments[5].name)
+            made.built.append(arguments[4].name)
             return real(*arguments, **more)
 
         monkeypatch.setattr(module, "build", build)

@@ -66,7 +66,7 @@ def asked(spec: RunSpec | None = None) -> tuple[Cell, Any]:
 
 def measured(harness: Harness, found: Assessment = FOUND, spec: RunSpec | None = None, **attack: Any) -> Result:
     cell, assessor = asked(spec)
-    given: Any = SimpleNamespace(**{"adaptive": False, **attack})
+    given: Any = SimpleNamespace(**{"adaptive": False, "knows": "candidates", **attack})
     return Writer(harness).measured(cell, assessor, found, given)
 
 
@@ -129,6 +129,11 @@ def test_an_isolated_attack_says_what_confined_it(harness: Harness, attack: dict
 @pytest.mark.parametrize("adaptive", [True, False])
 def test_an_adaptive_attack_says_so(harness: Harness, adaptive: bool) -> None:
     assert measured(harness, adaptive=adaptive).adaptive is adaptive
+
+
+@pytest.mark.parametrize("knows", ["candidates", "population"])
+def test_it_says_what_an_attack_went_by(harness: Harness, knows: str) -> None:
+    assert measured(harness, knows=knows).knows == knows
 
 
 def test_a_run_of_its_own_says_nothing_of_the_defense_s_usefulness(harness: Harness) -> None:

@@ -110,29 +110,13 @@ def test_tools_without_statistics_are_none() -> None:
 # -- an attack's defaults ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "game", "arguments"),
-    [
-        ("infer", "membership", 3),
-        ("reconstruct", "reconstruction", 3),
-        ("attribute", "source", 4),
-        ("took_part", "participation", 3),
-        ("label_shares", "property", 3),
-        ("fill", "extraction", 3),
-    ],
-)
-def test_an_attack_says_which_game_it_does_not_play(method: str, game: str, arguments: int) -> None:
-    with pytest.raises(TypeError, match=f"^Silent plays no {game} game$"):
-        getattr(Silent(), method)(*[None] * arguments)
-
-
 def test_an_attack_only_looks_at_any_ordinary_run_as_everybody_unless_it_says_more() -> None:
     attack = Silent()
     assert attack.variant("server") is None
     assert attack.behaviour is None
     assert attack.only is None
     assert (attack.shadows, attack.openers, attack.adaptive, attack.knows) == (0, (), False, "candidates")
-    assert (attack.turn, attack.rounds, attack.ground) == (2, (0,), "fedavg")
+    assert (attack.turn, attack.ground) == (2, "fedavg")
 
 
 def test_a_row_passes_every_candidate_forward_and_searches_nothing() -> None:

@@ -123,6 +123,12 @@ def test_defenses_have_a_block_each() -> None:
     ]
 
 
+def test_an_attack_that_knew_no_candidate_is_marked() -> None:
+    marked = text(result(attack="guess", knows="population"), result(attack="mia"))
+    assert line_of(marked, "outsider", "guess").split("|")[1].strip() == "guess (population)"
+    assert "mia (" not in marked
+
+
 def test_text_from_results_is_no_markup() -> None:
     hostile = "[bold red]x[/] \x1b[31m"
     report = text(result(reads=(hostile,), attack="mia", note=hostile, status="thinned"))

@@ -140,7 +140,7 @@ def test_an_attack_that_breaks_is_found(infer: Infer, title: str, says: str) -> 
         (3, "build returned int, not an Attack"),
         (type("A", (Drop,), {"needs": frozenset()})(), "'needs' is empty"),
         (type("A", (Drop,), {"needs": frozenset({"uplaod"})})(), "'needs' names ['uplaod']"),
-        (type("A", (Drop,), {"game": "chess"})(), "'game' is 'chess'"),
+        (type("A", (Drop,), {"game": "chess"})(), "plays the game 'chess'"),
     ],
 )
 def test_an_attack_that_declares_nonsense_is_found(attack: object, says: str) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.conformance.fixtures import LAYOUT, Trial, federate, knowledge
+from bench.conformance.fixtures import LAYOUT, FixedTrainer, Trial, federate, knowledge, random_delta
 from bench.conformance.hostile import Altered
 from bench.core.adversaries import Assignment
 from bench.core.errors import SiloBenchError
 from bench.core.parties import SERVER
 from bench.defense.channel import Message, Outgoing
+from bench.defense.compose import Parts
 from bench.defense.defaults.mean import Mean
 from bench.federation.carrier import Carrier
 from bench.plugins.find import Plugins
@@ -76,7 +77,8 @@ def view(trial: Trial, channel: LatticeSum, coalition: Sequence[str], folder: Pa
     silos = trial.transcript.public.silos
     assignment = Assignment(frozenset(coalition), tuple(s for s in silos if s not in coalition))
     name = "-".join(sorted(coalition))
-    return build(trial.transcript, channel, Mean(weighted=False), "server", assignment, folder / name, "float32")
+    parts = Parts((), FixedTrainer(random_delta), (), channel, Mean(weighted=False))
+    return build(trial.transcript, parts, "server", assignment, folder / name, "float32")
 
 
 def opened(trial: Trial, channel: LatticeSum, coalition: Sequence[str]) -> set[frozenset[str]]:

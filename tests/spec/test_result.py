@@ -33,6 +33,13 @@ def test_a_result_survives_a_round_trip() -> None:
     assert "schema_version" not in json.loads(one.to_json())
 
 
+def test_what_an_attack_went_by_is_written_where_it_is_not_the_candidates() -> None:
+    usual, blind = result(), result(knows="population")
+    assert "knows" not in usual.to_json()
+    assert '"knows":"population"' in blind.to_json()
+    assert [Result.from_json(one.to_json()).knows for one in (usual, blind)] == ["candidates", "population"]
+
+
 def test_the_text_is_canonical() -> None:
     text = result().to_json()
     value = json.loads(text)

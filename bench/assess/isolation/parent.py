@@ -7,7 +7,6 @@ are read from it, and the game checks those as it checks every attack's.
 
 from __future__ import annotations
 
-import inspect
 import os
 import shutil
 import subprocess
@@ -22,6 +21,7 @@ import numpy as np
 
 from bench.assess.isolation.codec import Decoder, Encoder, receive, send
 from bench.attack.attack import Attack, Tools
+from bench.attack.by_game import ReconstructionAttack, question
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens, TokenStats
 from bench.plugins.find import Plugin
@@ -53,19 +53,9 @@ def isolated(attack: Attack, origin: Origin) -> Attack:
         confined: str = ""
 
         def __init__(self) -> None:
-            for name in (
-                "game",
-                "needs",
-                "knows",
-                "adaptive",
-                "shadows",
-                "openers",
-                "rounds",
-                "only",
-                "behaviour",
-                "turn",
-            ):
-                setattr(self, name, getattr(attack, name))
+            for name in (*Attack.__annotations__, *ReconstructionAttack.__annotations__):
+                if hasattr(attack, name):
+                    setattr(self, name, getattr(attack, name))
 
         def variant(self, adversary: str) -> PluginSpec | None:
             return attack.variant(adversary)
@@ -84,9 +74,8 @@ def isolated(attack: Attack, origin: Origin) -> Attack:
 
         return asked
 
-    for name, function in inspect.getmembers(Attack, inspect.isfunction):
-        if "tools" in inspect.signature(function).parameters:
-            setattr(Isolated, name, ask(name))
+    method = question(attack)
+    setattr(Isolated, method, ask(method))
     return Isolated()
 
 

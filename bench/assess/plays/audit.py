@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.assess.plays.table import Assessment, Seat, Table, ask, candidates, members_of, tools
 from bench.assess.tools import LentTools
-from bench.attack.attack import Attack
+from bench.attack.by_game import AuditAttack
 from bench.core.errors import SiloBenchError
 from bench.games.audit import TAIL, comparable, leakage, summary
 from bench.games.audit_sheet import COUNTED, make_sheet
@@ -16,7 +16,7 @@ from bench.privacy import default_delta
 from bench.spec.result import Claim, Status
 
 
-def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+def play(table: Table, name: str, attack: AuditAttack, adversary: str, seats: Sequence[Seat]) -> Assessment:
     """Every coalition's victims' canaries, in one sheet; each coalition is bounded by itself. Guesses are the
     harness's: the attack gives scores, and the one called ``audit`` counts."""
     variant = table.run.spec.variant

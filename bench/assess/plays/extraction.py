@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from bench import games
 from bench.assess.plays.table import Assessment, Seat, Table, tools
 from bench.assess.tools import LentTools
-from bench.attack.attack import Attack, Blank, Filled
+from bench.attack.attack import Blank, Filled
+from bench.attack.by_game import ExtractionAttack
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens
 from bench.corpus.task import Record
@@ -50,7 +51,7 @@ class Question:
     unit: int
 
 
-def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+def play(table: Table, name: str, attack: ExtractionAttack, adversary: str, seats: Sequence[Seat]) -> Assessment:
     """Every marked secret of every member of the victims; without any, every member's ending."""
     trials: list[Trial] = []
     reads: dict[str, None] = {}

@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from bench import games
 from bench.assess.plays.table import Assessment, Seat, Table, ask, candidates, members_of, tools
 from bench.assess.tools import LentTools
-from bench.attack.attack import Attack, Guesses
+from bench.attack.attack import Guesses
+from bench.attack.by_game import MembershipAttack
 from bench.core.errors import SiloBenchError
 from bench.games import membership
 from bench.games.noview import baseline
 from bench.games.sheet import Sheet
 
 
-def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+def play(table: Table, name: str, attack: MembershipAttack, adversary: str, seats: Sequence[Seat]) -> Assessment:
     """Every coalition's victims' candidates, joined in one sheet. A score that some coalition does not give is missing;
     where a view shows nothing that tells members apart, an attack gives none and says why."""
     ids: list[str] = []

@@ -8,7 +8,8 @@ import numpy as np
 
 from bench import games
 from bench.assess.plays.table import Assessment, Seat, Table, tools
-from bench.attack.attack import Answers, Attack, Organisation
+from bench.attack.attack import Answers, Organisation
+from bench.attack.by_game import ParticipationAttack
 from bench.core.errors import SiloBenchError
 from bench.games.trials import Trial, make_sheet
 
@@ -16,7 +17,7 @@ from bench.games.trials import Trial, make_sheet
 FIGURES = ("participation_accuracy",)
 
 
-def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+def play(table: Table, name: str, attack: ParticipationAttack, adversary: str, seats: Sequence[Seat]) -> Assessment:
     """Two organisations a place, in an order that a public coin decides; the game's coin a place is the secret."""
     trials: list[Trial] = []
     reads: dict[str, None] = {}

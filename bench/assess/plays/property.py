@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bench import games
 from bench.assess.plays.table import Assessment, Seat, Table, tools
-from bench.attack.attack import Attack
+from bench.attack.by_game import PropertyAttack
 from bench.core.errors import SiloBenchError
 from bench.games.trials import Trial, make_sheet
 
@@ -17,7 +17,7 @@ from bench.games.trials import Trial, make_sheet
 FIGURES = ("similarity", "majority")
 
 
-def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+def play(table: Table, name: str, attack: PropertyAttack, adversary: str, seats: Sequence[Seat]) -> Assessment:
     """One trial per coalition and victim; a victim's trials are one unit. The baseline guesses the population's shares,
     whatever the victim."""
     labels = table.materials.corpus.task.labels

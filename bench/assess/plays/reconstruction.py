@@ -6,18 +6,20 @@ from collections.abc import Sequence
 
 from bench import games
 from bench.assess.plays.table import Assessment, Seat, Table, tools
-from bench.attack.attack import Attack, Reconstruction, Target
+from bench.attack.attack import Reconstruction, Target
+from bench.attack.by_game import ReconstructionAttack
 from bench.games import baselines, reconstruction
 from bench.spec.result import Status
 from bench.training.training import training_tokens
 
 
-def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+def play(table: Table, name: str, attack: ReconstructionAttack, adversary: str, seats: Sequence[Seat]) -> Assessment:
     """Every victim's rounds that the attack is asked for; a target without an answer counts as a failure."""
     targets: list[Target] = []
     answers: list[Reconstruction] = []
+    rounds = getattr(attack, "rounds", ReconstructionAttack.rounds)
     for seat in seats:
-        asked = [t for r in attack.rounds for v in seat.victims if (t := _target(table, r, v)) is not None]
+        asked = [t for r in rounds for v in seat.victims if (t := _target(table, r, v)) is not None]
         answers += attack.reconstruct(seat.view, asked, tools(table, name, adversary, seat))
         targets += asked
     if not targets:

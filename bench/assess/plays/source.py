@@ -8,7 +8,8 @@ import numpy as np
 
 from bench import games
 from bench.assess.plays.table import Assessment, Seat, Table, tools
-from bench.attack.attack import Answers, Attack, Candidates
+from bench.attack.attack import Answers, Candidates
+from bench.attack.by_game import SourceAttack
 from bench.core.errors import SiloBenchError
 from bench.games.trials import Trial, make_sheet
 
@@ -16,7 +17,7 @@ from bench.games.trials import Trial, make_sheet
 FIGURES = ("source_accuracy",)
 
 
-def play(table: Table, name: str, attack: Attack, adversary: str, seats: Sequence[Seat]) -> Assessment:
+def play(table: Table, name: str, attack: SourceAttack, adversary: str, seats: Sequence[Seat]) -> Assessment:
     """Members of all victims of a coalition, without their silos. Which silo got what is drawn once per silo and run,
     so a silo's records are one unit."""
     trials: list[Trial] = []

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.assess.tools import LentTools, Memo
-from bench.attack.attack import Attack, Candidates, Own, Shadow
+from bench.attack.attack import Candidates, Own, Shadow
 from bench.core.adversaries import Assignment
 from bench.core.update import Array
 from bench.corpus.planting import Planting, Queries, queries
@@ -73,7 +73,8 @@ class Table(Protocol):
         """What the defense promises to that adversary's victims. ``delta``: None for the claim's own."""
 
 
-Play = Callable[[Table, str, Attack, str, Sequence[Seat]], Assessment]
+#: of a table, an attack of its game and the name of that, an adversary, and its seats
+Play = Callable[[Table, str, Any, str, Sequence[Seat]], Assessment]
 
 
 def player(game: str) -> Play:
