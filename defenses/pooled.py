@@ -21,4 +21,4 @@ class Config(_Config):
 def build(config: Config) -> Defense:
     from defenses.channels.pooling import Pooling
 
-    return Defense(channel=Pooling())
+    return Defense(channel=Pooling(), topology="central")

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from bench.conformance import handing
 from bench.conformance.checks import Check, Failed, expect
 from bench.conformance.fixtures import Trial, constant_delta, federate, knowledge
 from bench.conformance.hostile import REFUSED, Alter, HostileCarrier, flip
@@ -23,9 +22,6 @@ FLIPS = (0.0, 0.01, 0.1, 0.5, 0.99)
 
 
 def checks(channel: Channel) -> Iterator[Check]:
-    if channel.trains == "server":
-        yield from handing.checks(channel)
-        return
     subject = _Subject(channel)
     if not channel.stages():
         yield Check("channel: silence", subject.silence)

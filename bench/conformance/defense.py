@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from bench.conformance import aggregator, channel, records, step, trainer, transform
+from bench.conformance import aggregator, channel, handing, records, step, trainer, transform
 from bench.conformance.checks import Check, Failed, expect
 from bench.core.errors import UsageError
 from bench.defense.compose import Defense, compose
@@ -60,7 +60,8 @@ def _of_parts(defense: Defense) -> Iterator[Check]:
         yield from trainer.checks(defense.trainer)
     yield from transform.checks(defense)
     if defense.channel is not None:
-        yield from channel.checks(defense.channel)
+        kit = handing if defense.topology == "central" else channel
+        yield from kit.checks(defense.channel)
     if defense.aggregator is not None:
         yield from aggregator.checks(defense.aggregator)
     for one in defense.steps:

@@ -16,6 +16,7 @@ from bench.core.streams import SecretStreams, State, Streams
 from bench.core.tokens import Tokens
 from bench.core.update import Array, Grid, Layout, Update
 from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Opened, Outgoing, Stage
+from bench.defense.compose import Topology
 from bench.defense.contexts import OpenContext, TransformContext
 from bench.defense.flow import Flow
 from bench.defense.parts import Trainer, Training, TrainJob, Transform
@@ -91,7 +92,6 @@ class WatchedChannel(Channel):
     def __init__(self, inner: Channel) -> None:
         self.inner = inner
         self.opener, self.accepts, self.error = inner.opener, inner.accepts, inner.error
-        self.trains = inner.trains
         self.bytes_per_value = inner.bytes_per_value
         self.sums: list[tuple[str, int, Opened]] = []
 
@@ -158,6 +158,7 @@ def federate(
     rounds: int = 2,
     dropouts: Sequence[Dropout] = (),
     carrier: Callable[[Carrier], Carrier] | None = None,
+    topology: Topology = "federated",
 ) -> Trial:
     """Run ``channel`` in the real protocol. Raises what a party raises."""
     from bench.defense.compose import Parts
@@ -173,7 +174,7 @@ def federate(
     streams = Streams(0)
     setup = Setup(
         model=cast(LoraModel, FakeModel()),
-        parts=Parts((), FixedTrainer(delta), (), watched, Mean(weighted=False), encoders),
+        parts=Parts((), FixedTrainer(delta), (), watched, Mean(weighted=False), encoders, topology=topology),
         public=Public(LAYOUT, names, dict.fromkeys(names, 1), rounds, participants(spec, streams)),
         federation=spec,
         initial=np.zeros(LAYOUT.size, dtype=np.float32),

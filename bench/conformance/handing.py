@@ -38,7 +38,7 @@ def _hands_over(channel: Channel) -> str:
         seen.append(job.tokens)
         return random_delta(job)
 
-    trial = federate(channel, delta, silos=SILOS)
+    trial = federate(channel, delta, silos=SILOS, topology="central")
     expected = joined([some_tokens(silo(i)) for i in range(SILOS)])
     expect(len(seen) == 2, f"the server trained in {len(seen)} of 2 rounds.")
     expect(all(tokens.digest == expected.digest for tokens in seen), "it trained on other records than the silos hold.")
@@ -65,7 +65,7 @@ def _refused(channel: Channel, stage: str, alter: Alter, what: str) -> bool:
         return seen[0]
 
     try:
-        federate(channel, silos=2, rounds=1, carrier=carrier)
+        federate(channel, silos=2, rounds=1, carrier=carrier, topology="central")
     except SiloBenchError:
         return True
     except Exception as error:

@@ -89,7 +89,7 @@ class Endpoint(ABC):
     #: the public support of a round's summands (sorted indices; None: dense), as far as this party holds the adapter
     #: that the round started from. Set by the harness before ``step``.
     supports: Callable[[int], NDArray[np.int64] | None] = staticmethod(_dense)
-    #: (silo, where the server trains) its own records as frames (``bench.core.records``). Set by the harness.
+    #: (silo, in a central topology) its own records as frames (``bench.core.records``). Set by the harness.
     records: Callable[[], Iterable[bytes]] = staticmethod(_no_frames)
 
     @abstractmethod
@@ -146,8 +146,6 @@ class Channel(ABC):
     """The interface. ``opener`` says who learns the sum and runs the aggregator."""
 
     opener: Literal["server", "silos"] = "server"
-    #: who trains. "server": the silos hand it their records in a stage of set-up, and no update travels
-    trains: Literal["silos", "server"] = "silos"
     accepts: frozenset[Values] = frozenset({"real"})
     #: largest absolute error of an opened sum, per value (0 for exact channels)
     error: float = 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial, reduce
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,10 @@ from bench.defense.flow import Flow, name_of
 from bench.defense.parts import Mechanism, Promise, RecordsPart, Trainer, Transform
 from bench.defense.public import Public
 
+#: Who trains: every silo on its records, so that updates travel and are summed; or the server, which the silos hand
+#: their records in a stage of set-up, and no update travels.
+Topology = Literal["federated", "central"]
+
 
 @dataclass(frozen=True)
 class Defense:
@@ -37,6 +41,8 @@ class Defense:
     aggregator: Aggregator | None = None
     steps: tuple[ServerStep, ...] = ()
     simulated: tuple[str, ...] = ()
+    #: named by the defense that needs another than the others
+    topology: Topology = "federated"
     #: filled by ``compose``: which operand brought the single-valued parts
     origin: Mapping[str, str] = field(default_factory=dict)
 
@@ -62,6 +68,7 @@ def compose(named: Sequence[tuple[str, Defense]]) -> Defense:
             transforms=merged.transforms + defense.transforms,
             steps=merged.steps + defense.steps,
             simulated=merged.simulated + defense.simulated,
+            topology=merged.topology if defense.topology == "federated" else defense.topology,
             origin=origin,
         )
     return merged
@@ -86,6 +93,7 @@ class Parts:
     steps: tuple[ServerStep, ...] = ()
     #: parts that only simulate what they stand for, by name; said in every result
     simulated: tuple[str, ...] = ()
+    topology: Topology = "federated"
 
     @property
     def promises(self) -> tuple[Promise, ...]:
@@ -224,7 +232,7 @@ def fill(defense: Defense) -> Parts:
 
     aggregator = defense.aggregator or Mean()
     channel = defense.channel or PlainChannel(aggregator.opener)
-    if channel.trains == "server":
+    if defense.topology == "central":
         _check_handed(defense)
     transforms, encoders = _followed(defense.transforms, aggregator, channel, defense.steps)
     return Parts(
@@ -236,4 +244,5 @@ def fill(defense: Defense) -> Parts:
         encoders=encoders,
         steps=defense.steps,
         simulated=defense.simulated,
+        topology=defense.topology,
     )

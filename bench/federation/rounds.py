@@ -118,7 +118,7 @@ class Federation:
         if stage.actors != "silos":
             return [SERVER if stage.actors == "server" else DEALER]
         chosen = self.setup.public.participants[round] if round >= 0 else self.setup.public.silos
-        if stage.name == TRAIN.name and self.setup.parts.channel.trains == "server":
+        if stage.name == TRAIN.name and self.setup.parts.topology == "central":
             return [SERVER]
         if stage.name == TRAIN.name:
             acting = list(chosen)
@@ -146,7 +146,7 @@ class Federation:
         return [self._holder()]
 
     def _has_common_model(self) -> bool:
-        return self.setup.parts.channel.trains == "server" or len(self.stages) > len(protocol(()))
+        return self.setup.parts.topology == "central" or len(self.stages) > len(protocol(()))
 
     def _holder(self) -> str:
         """The party with the newest global adapter."""

@@ -173,7 +173,7 @@ class _Builder:
     def _imply(self, round: int) -> bool:
         """The sum that turned one known adapter into the next."""
         before, after = self.adapters.get(round - 1), self.adapters.get(round)
-        if before is None or after is None or round in self._implied or self.channel.trains == "server":
+        if before is None or after is None or round in self._implied or self.parts.topology == "central":
             return False
         start, end = before.load(), after.load()
         memory = self._memory(round - 1)

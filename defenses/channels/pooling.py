@@ -18,7 +18,6 @@ _PREFIX = "handed/"
 class Pooling(Channel):
     """One stage of set-up, ``records`` (silo -> server). The server trains, and broadcasts the model every round."""
 
-    trains = "server"
     bytes_per_value = 0.0
 
     def stages(self) -> tuple[Stage, ...]:

@@ -28,7 +28,6 @@ from tests.defense.toys import (
     Sparse,
     Step,
     ToGrid,
-    Trains,
     promise,
 )
 
@@ -219,15 +218,15 @@ def test_a_step_of_its_own_is_refused_where_the_aggregator_can_not_have_one() ->
 
 def test_where_the_server_trains_nothing_works_on_updates_or_promises_something_towards_it() -> None:
     says = "{} works on updates, and where the server trains on all records there are none."
-    refused(says.format("Same"), Same(), channel=Trains())
-    refused(says.format("Mean"), channel=Trains(), aggregator=Mean())
-    refused(says.format("Step"), channel=Trains(), steps=(Step(),))
+    refused(says.format("Same"), Same(), topology="central")
+    refused(says.format("Mean"), topology="central", aggregator=Mean())
+    refused(says.format("Step"), topology="central", steps=(Step(),))
     private = Idle()
     private.promise = promise("record")
     with pytest.raises(UsageError) as caught:
-        fill(Defense(trainer=private, channel=Trains()))
+        fill(Defense(trainer=private, topology="central"))
     assert str(caught.value) == (
         "Idle promises something towards the server, which is handed the records themselves here: they can't be "
         "combined."
     )
-    fill(Defense(records=(Keep(),), trainer=Idle(), channel=Trains()))
+    fill(Defense(records=(Keep(),), trainer=Idle(), topology="central"))

@@ -115,10 +115,6 @@ class Quantising(Integers):
     quantiser = ToGrid()  # type: ignore[assignment]
 
 
-class Trains(PlainChannel):
-    trains = "server"
-
-
 def promise(unit: Any) -> Promise:
     return Promise(unit, "replace", lambda coalition, victim: True, "said")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from bench.core.parties import PUBLIC, SERVER
 from bench.core.records import decode_records, encode_records, joined
 from bench.core.streams import Streams
 from bench.core.tokens import Tokens
-from bench.defense.compose import Defense, compose, fill
+from bench.defense.compose import compose, fill
 from bench.defense.defaults.trainer import GradientTrainer
 from bench.defense.parts import Training, TrainJob
 from bench.federation.rounds import Federation
@@ -49,7 +50,7 @@ class Sees(fakes.DrawnTrainer):
 
 def play(root: Path, spec: FederationSpec = SPEC) -> tuple[Transcript, Sees]:
     trainer = Sees()
-    setup = fakes.make_setup(spec, Defense(trainer=trainer, channel=pooled.build(pooled.Config()).channel))
+    setup = fakes.make_setup(spec, replace(pooled.build(pooled.Config()), trainer=trainer))
     setup.model.vocab_size = 100
     setup.tokens = some_tokens
     return fakes.run(root, setup), trainer
@@ -86,7 +87,7 @@ def test_the_model_is_the_server_s_and_everybody_gets_it(tmp_path: Path) -> None
 def test_an_interrupted_run_asks_for_no_records_again(tmp_path: Path) -> None:
     transcript, trainer = play(tmp_path)
     before = [m.size for m in transcript.messages([-1])]
-    setup = fakes.make_setup(SPEC, Defense(trainer=trainer, channel=pooled.build(pooled.Config()).channel))
+    setup = fakes.make_setup(SPEC, replace(pooled.build(pooled.Config()), trainer=trainer))
     setup.model.vocab_size = 100
     setup.tokens = lambda name: pytest.fail("the records are asked for again")
     Federation(setup, transcript).run()

@@ -73,7 +73,7 @@ def traits(channel: Channel, public: Public) -> Traits:
     Takes seconds for homomorphic encryption; one answer serves every view of a run. Raises SiloBenchError where the
     channel can't carry out its own protocol.
     """
-    if channel.trains == "server":
+    if all(stage.setup for stage in channel.stages()):
         return Traits()  # no update travels
     small, chosen = _setting(public, max(_SILOS, channel.fewest))
     try:
