@@ -55,18 +55,15 @@ class Difference(MembershipAttack):
         return spec.federation.rounds * (super().work(spec) + self.population)
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
-        """Scores for every candidate; none, and why, where only XORs of plaintexts opened, or differences and no
-        adapter."""
+        """Scores for every candidate; none, and why, where differences opened and no adapter."""
         population = tools.population.take(np.arange(min(self.population, len(tools.population))))
         answer = _Answer(candidates)
         if models := _models(view):
             _from_models(answer, view, models, population, tools)
-        signed = [r for r in view.readings if r.kind in _LINEAR and _is_linear(r)]
+        signed = [r for r in view.readings if r.kind in _LINEAR]
         differences = [r for r in signed if any(c < 0 for _, _, c in r.terms)]
         if differences or (signed and not models):
             _from_updates(answer, view, differences or signed, population, tools)
-        if not answer.scores:
-            answer.missing.setdefault("projection", "XORs of plaintexts, on which no gradient projects")
         return Guesses(answer.scores, tuple(dict.fromkeys(answer.reads)), answer.missing)
 
 
@@ -219,11 +216,6 @@ def _names(silos: Sequence[str]) -> str:
 
 
 # -- from combinations of updates --------------------------------------------------------------------------------------
-
-
-def _is_linear(reading: Reading) -> bool:
-    """Whether the values are the combination that the terms name; a "difference" with no sign is an XOR of words."""
-    return reading.kind != "difference" or any(c < 0 for _, _, c in reading.terms)
 
 
 def _from_updates(answer: _Answer, view: View, readings: Sequence[Reading], population: Tokens, tools: Tools) -> None:

@@ -295,8 +295,8 @@ class _Builder:
         silos = frozenset(silo for _, silo, _ in row.terms)
         values = row.load() if row.xor else row.load().astype(np.float32)
         single = len(row.terms) == 1
-        plain = not row.xor and all(coefficient == 1 for _, _, coefficient in row.terms)
-        kind: Kind = "difference" if not plain else "upload" if single else "sum"
+        plain = all(coefficient == 1 for _, _, coefficient in row.terms)
+        kind: Kind = "xor" if row.xor else "difference" if not plain else "upload" if single else "sum"
         before = self._start(row.terms)
         adapter = None
         if single and before is not None:

@@ -18,6 +18,6 @@ def exposed_rows(view: View) -> dict[int, list[Row]]:
         for round, silo, coefficient in reading.terms:
             parts.setdefault(round, {})[silo] = coefficient
         for round, row in parts.items():
-            alone = reading.kind == "difference"
+            alone = reading.kind in ("difference", "xor")
             found.setdefault(round, []).extend([{silo: 1} for silo in row] if alone else [row])
     return found

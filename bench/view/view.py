@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT = "silobench-view"
 VERSION = 1
 MAX_READINGS = 1_000_000
-Kind = Literal["query", "adapter", "upload", "sum", "difference", "partial", "records", "metadata"]
+Kind = Literal["query", "adapter", "upload", "sum", "difference", "xor", "partial", "records", "metadata"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Reading:
 
     ``kind``: "query", the released model behind its interface (``handle`` only); "adapter", the global adapter after
     ``round``; "upload", one silo's summand of ``round``; "sum", of several silos; "difference", a
-    combination with signs, or the XOR of two plaintexts' words; "partial", some coordinates of an upload or sum
+    combination with signs; "xor", that of two plaintexts' words; "partial", some coordinates of an upload or sum
     (``support``); "records", a silo's records themselves, where they travel in clear (``values``: (n, length) int32
     token ids, -1 after a record's end); "metadata", what shows without opening anything.
     ``terms``: (round, silo, coefficient) of the summands in it. ``handle``: SHA-256 of the adapter (``adapter_handle``)
@@ -56,7 +56,7 @@ class Reading:
 
     @property
     def values(self) -> NDArray[Any]:
-        """(public.layout.size,) float32 of an upload, sum or difference (unsigned words where it is an XOR); an adapter
+        """(public.layout.size,) float32 of an upload, sum or difference, unsigned words of an xor; an adapter
         as ``adapter`` gives it; what metadata shows, of any length. Raises SiloBenchError for a query."""
         values = self.adapter if self.kind == "adapter" else _tensor(self.path, "values")
         if values is None:

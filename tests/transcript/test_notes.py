@@ -37,9 +37,10 @@ def test_rows_are_read_off_the_terms_round_by_round() -> None:
     }
 
 
-def test_differences_count_as_their_parts() -> None:
-    """A difference may be of words (XOR), of which nothing linear is known."""
-    found = exposed_rows(view(("difference", [(0, "silo-0", 1), (0, "silo-1", -1), (2, "silo-0", -1)])))
+@pytest.mark.parametrize("kind", ["difference", "xor"])
+def test_differences_count_as_their_parts(kind: str) -> None:
+    """Of the XOR of two plaintexts' words nothing linear is known."""
+    found = exposed_rows(view((kind, [(0, "silo-0", 1), (0, "silo-1", -1), (2, "silo-0", -1)])))
     assert found == {0: [{"silo-0": 1}, {"silo-1": 1}], 2: [{"silo-0": 1}]}
 
 

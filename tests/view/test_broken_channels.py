@@ -85,7 +85,7 @@ def test_a_key_that_the_coalition_holds_is_tried_whatever_the_channel_says(feder
 def test_a_keystream_reused_by_xor_shows_the_xor_of_two_updates(federate: Federate, tmp_path: Path, size: int) -> None:
     run = federate(channels.ReusesKeystreamPerRound(), size=size, release="none")
     view = run.view(tmp_path / "view", "server", "server")
-    found = {r.silos: r for r in view.readings if r.kind == "difference" and r.round == 0}
+    found = {r.silos: r for r in view.readings if r.kind == "xor" and r.round == 0}
     assert set(found) == {frozenset({"silo-0", "silo-1"}), frozenset({"silo-0", "silo-2"})}
     for silos, reading in found.items():
         first, second = (run.summand(0, s).view("<u4") for s in sorted(silos))
