@@ -100,6 +100,7 @@ _HOME = {
     "later": "bench.spec.config",
     "name_of": "bench.defense.flow",
     "record_gradients": "bench.model.gradients",
+    "run": "bench.cli.call",
     "sealed_by_silos": "bench.view.openers.base",
     "terms_of": "bench.view.openers.base",
 }

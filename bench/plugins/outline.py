@@ -18,8 +18,8 @@ class Outline:
     """``api``, ``version``, ``name`` and ``kind`` as assigned at the top level (None where not); ``build``: defines it
     or not.
 
-    ``kind`` falls back on the class that ``build`` is annotated to return: Defense, Attack or Task. ``broken`` says, as
-    one sentence, why the file could not be read.
+    ``kind`` falls back on the class that ``build`` is annotated to return: Defense, Attack (of whichever game) or Task.
+    ``broken`` says, as one sentence, why the file could not be read.
     """
 
     docstring: str = ""
@@ -115,7 +115,8 @@ def _returned(function: ast.FunctionDef | None) -> str | None:
         text = annotation.value
     else:
         text = ast.unparse(annotation) if annotation else ""
-    return _KINDS.get(text.rpartition(".")[2])
+    # one of a game's own class (MembershipAttack) is an attack too
+    return next((kind for word, kind in _KINDS.items() if text.endswith(word)), None)
 
 
 def top_package(file: Path) -> Path:

@@ -121,6 +121,11 @@ def test_a_build_that_fails_is_a_sentence_with_exit_code_one(tmp_path: Path) -> 
     assert caught.value.exit_code == 1
 
 
+@pytest.mark.parametrize("returns", ["MembershipAttack", "bench.SourceAttack", "'Attack'"])
+def test_an_attack_of_whichever_game_is_one_by_what_build_returns(tmp_path: Path, returns: str) -> None:
+    assert from_path(write(tmp_path / "one.py", ATTACK.replace("-> Attack", f"-> {returns}"))).kind == "attack"
+
+
 def test_the_kind_of_a_path_is_assigned_or_annotated_or_its_folder(tmp_path: Path) -> None:
     assert from_path(write(tmp_path / "x" / "a.py", DEFENSE)).kind == "defense"
     assert from_path(write(tmp_path / "x" / "b.py", ATTACK)).kind == "attack"
