@@ -1,7 +1,7 @@
 """The leaderboard: committed results (one JSON object per line) and the Markdown made from them.
 
 leaderboards/results/<task>-<preset>.jsonl   results, sorted by id
-leaderboards/scores/<sha256>.json            from which ``bench verify`` recomputes their leakage
+leaderboards/scores/<sha256>.json.gz       from which ``bench verify`` recomputes their leakage
 leaderboards/plantings/<id>.json             the game's secret, so that new rows pair with these
 leaderboards/README.md, <task>.md            made by ``bench leaderboard``; equal results give equal bytes
 """

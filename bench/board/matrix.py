@@ -99,7 +99,7 @@ def _short(value: float | None) -> float | None:
 
 
 def _settings(spec: Mapping[str, Any]) -> str:
-    """What tells trainings of one defense apart, short: the digest-like canonical text of its options, and lr."""
+    """What tells trainings of one defense apart, short: the canonical text of its options, and lr."""
     local = spec.get("federation", {}).get("local", {})
     parts = {d.get("name", ""): d.get("config", {}) for d in spec.get("defense", []) if isinstance(d, dict)}
     return canonical_json({"lr": local.get("lr"), "options": parts, "shadow": spec.get("shadow", 0)})

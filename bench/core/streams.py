@@ -54,17 +54,20 @@ class SecretStreams:
 
     @property
     def simulated(self) -> bool:
+        """True where everything follows from a number, so that whoever knows it knows the secrets."""
         return self._secret_seed is not None
 
     def token(self, name: str, *indices: int, size: int = 32) -> bytes:
-        """``size`` secret bytes."""
+        """``size`` secret bytes for a key, a seed or a pad. ``name``, ``indices``: as of ``Streams.generator``; without
+        ``secret_seed`` two calls of one name give different bytes, so what must be used twice is kept in the state."""
         if self._secret_seed is None:
             return secrets.token_bytes(size)
         label = f"{self._secret_seed}/{self.owner}/{name}/{'/'.join(map(str, indices))}"
         return hashlib.shake_256(label.encode()).digest(size)
 
     def generator(self, name: str, *indices: int) -> np.random.Generator:
-        """A cryptographic generator (AES-CTR, 128-bit key) keyed with fresh secret bytes."""
+        """A cryptographic generator (AES-CTR, 128-bit key) for noise, masks and sampling, keyed with ``token``'s bytes
+        of that name: fresh in every call without ``secret_seed``."""
         from randomgen import AESCounter
 
         key = int.from_bytes(self.token(name, *indices, size=16), "little")

@@ -28,7 +28,7 @@ class Record:
     """One record of one person.
 
     The model sees ``prompt + text + answer`` and is trained on the tokens of ``text + answer``. Where a record is
-    longer than ``task.max_tokens``, ``text`` is cut at its end; ``answer`` (which names the label) is kept whole.
+    longer than ``pool.max_tokens``, ``text`` is cut at its end; ``answer`` (which names the label) is kept whole.
     """
 
     id: str

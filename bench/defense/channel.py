@@ -60,7 +60,9 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the protocol. ``actors``: who acts. Set-up stages run once, before round 0, with round -1."""
+    """One step of the protocol. ``actors``: who acts: the silos that take part in the round or have mail, the server,
+    or the dealer, who may have stages in every round and not only in set-up. ``setup``: run once, before round 0, with
+    round -1 and all silos."""
 
     name: str
     actors: Literal["silos", "server", "dealer"]
@@ -147,7 +149,8 @@ class Channel(ABC):
 
     opener: Literal["server", "silos"] = "server"
     accepts: frozenset[Values] = frozenset({"real"})
-    #: largest absolute error of an opened sum, per value (0 for exact channels)
+    #: largest absolute error of an opened sum, per value (0 for exact channels): how far a view's reading may be from
+    #: what was sent and still count as it, and how far the conformance kit lets a sum be off
     error: float = 0.0
     #: the fewest silos that it carries out a round with
     fewest: int = 1

@@ -26,8 +26,8 @@ Grades = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Trial:
-    """One question. ``answer``: figure to grade in [0, 1], None where the attack gave none (a failure: zeros, or
-    ``failure`` of the sheet). ``baseline``: the same of a guesser that sees no view. ``kind``: a part that is also
+    """One question. ``answer``: figure to grade in [0, 1], None where the attack gave none (a failure, which
+    counts as 0). ``baseline``: the same of a guesser that sees no view. ``kind``: a part that is also
     reported by itself (``name``, ``date``), or empty."""
 
     unit: int
