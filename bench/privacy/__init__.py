@@ -1,8 +1,9 @@
 """The accountant: from what privacy mechanisms really did to epsilon, per adversary.
 
 ``kinds``: the mechanisms that it knows, each as Gaussian releases. ``accountant``: epsilon of such releases, and the
-noise for an epsilon. ``banded``: the sensitivity of noise that is correlated over steps. ``skellam``: integer noise.
-``shares``: what of the noise in a sum protects one silo from one adversary. ``claims``: promises to whom.
+noise for an epsilon. ``losses``: the distributions that it composes. ``banded``: the sensitivity of noise that is
+correlated over steps. ``skellam``: integer noise. ``shares``: what of the noise in a sum protects one silo from one
+adversary. ``claims``: promises to whom.
 """
 
 from __future__ import annotations
