@@ -16,6 +16,8 @@ from bench.plugins.fingerprint import LIBRARIES, version
 
 #: libraries that are worth knowing besides
 RECORDED = (*LIBRARIES, "scipy", "scikit-learn", "safetensors", "evaluate", "bitsandbytes")
+#: the line of ``git status`` that names the commit; "(initial)" before the first
+_COMMIT = "# branch.oid "
 _ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -43,8 +45,13 @@ def _checkout(root: Path) -> tuple[str | None, bool | None]:
     """The commit of the work tree whose top is ``root``. An installation inside some other repository has none."""
     if not (root / ".git").exists():
         return None, None
-    commit, status = _git(root, "rev-parse", "HEAD"), _git(root, "status", "--porcelain")
-    return commit or None, None if status is None else bool(status)
+    said = _git(root, "status", "--porcelain=v2", "--branch")  # both in one process, as every result asks
+    if said is None:
+        return _git(root, "rev-parse", "HEAD") or None, None
+    lines = said.splitlines()
+    named = [line.removeprefix(_COMMIT) for line in lines if line.startswith(_COMMIT)]
+    commit = next((one for one in named if not one.startswith("(")), None)
+    return commit, any(not line.startswith("#") for line in lines)
 
 
 def _git(root: Path, *arguments: str) -> str | None:

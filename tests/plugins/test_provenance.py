@@ -30,7 +30,9 @@ def test_the_commit_is_that_of_a_checkout_of_ours_only(tmp_path: Path) -> None:
     assert provenance._checkout(tmp_path) == (None, None)
     git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.org"]
     (tmp_path / "file").write_text("1")
-    for words in (["init", "-q"], ["add", "file"], ["commit", "-q", "-m", "one"]):
+    subprocess.run([*git, "init", "-q"], check=True, capture_output=True)
+    assert provenance._checkout(tmp_path) == (None, True)
+    for words in (["add", "file"], ["commit", "-q", "-m", "one"]):
         subprocess.run([*git, *words], check=True, capture_output=True)
     commit, dirty = provenance._checkout(tmp_path)
     assert commit is not None
