@@ -8,6 +8,7 @@ stays as pytest has it.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -29,6 +30,10 @@ def pytest_configure(config: pytest.Config) -> None:
             os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
     elif "TMPDIR" not in os.environ and _roomy():
         _write_to_memory(config)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # libraries and tests stay for good: no search for garbage need go through them
 
 
 def _roomy() -> bool:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -232,6 +233,7 @@ def _run(metric: type[Any], **inputs: NDArray[Any]) -> dict[str, Any]:
     return found
 
 
+@cache
 def _perplexity_class() -> type[Any]:
     import evaluate
     from datasets import Features, Value
@@ -249,6 +251,7 @@ def _perplexity_class() -> type[Any]:
     return Perplexity
 
 
+@cache
 def _accuracy_class() -> type[Any]:
     import evaluate
     from datasets import Features, Value

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from bench.core.errors import UsageError
 from bench.core.tokens import Tokens, TokenStats
 from bench.stats import bootstrap
-from bench.training.measure.metrics import LARGEST, RESAMPLES, MetricValue, bounded_exp, compute, known
+from bench.training.measure import metrics
+from bench.training.measure.metrics import LARGEST, MetricValue, bounded_exp, compute, known
 
 Floats = NDArray[np.float64]
 
@@ -148,6 +149,10 @@ def foreign(result: Any) -> type[Any]:
     return Foreign
 
 
+#: resamples: each is a computation by the library, of milliseconds
+FEW = 100
+
+
 def hub_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, result: Any) -> list[str]:
     import evaluate
 
@@ -158,6 +163,7 @@ def hub_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, result: Any) -> lis
         return foreign(result)(cache_dir=str(tmp_path), **options)
 
     monkeypatch.setattr(evaluate, "load", load)
+    monkeypatch.setattr(metrics, "RESAMPLES", FEW)
     return asked
 
 
@@ -198,7 +204,7 @@ def test_a_bootstrap_interval_is_that_of_the_statistics_over_clusters(
     assert found.value == pytest.approx(2 / 3)
     right = np.array(gold) == 0
     rng = np.random.default_rng(0)
-    expected = bootstrap(lambda rows: float(right[rows].mean()), clusters, rng, samples=RESAMPLES)
+    expected = bootstrap(lambda rows: float(right[rows].mean()), clusters, rng, samples=FEW)
     assert (found.low, found.high) == (expected.low, expected.high)
     # sqrt(2/9 / 60) = .061 for clusters, not .043 for records
     assert found.high - found.low > 3.3 * 0.061  # type: ignore[operator]
