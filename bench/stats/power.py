@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 from bench.stats.epsilons import epsilon_of_rates, gdp_mu, mu_of_rates
-from bench.stats.intervals import normal_quantile
+from bench.stats.intervals import Bools, Ints, normal_quantile
 from bench.stats.onerun import Bound, Family, at_least, checked_counts, checked_family, checked_levels, one_run_epsilon
 
 
@@ -136,6 +137,7 @@ def gaussian_accuracy(mu: float, share: float = 1.0) -> float:
     return float(ndtr(mu / 2 - t) / (ndtr(mu / 2 - t) + ndtr(-mu / 2 - t)))
 
 
+@lru_cache(maxsize=256)
 def clopper_pearson_power(
     tpr: float,
     fpr: float,
@@ -148,7 +150,7 @@ def clopper_pearson_power(
 ) -> float:
     """The chance that ``clopper_pearson_epsilon`` exceeds a claim of ``epsilon``, for a test of these true rates.
 
-    By enumeration of all (positives + 1) x (negatives + 1) outcomes. Raises ValueError for arguments out of range.
+    By enumeration of all (positives + 1) x (negatives + 1) outcomes: more alarms never show more. Raises ValueError for arguments out of range.
     """
     from scipy.special import betaincinv
     from scipy.stats import binom
@@ -162,10 +164,26 @@ def clopper_pearson_power(
     low[1:] = betaincinv(hits[1:], positives - hits[1:] + 1, significance / 2)
     high[:-1] = betaincinv(alarms[:-1] + 1, negatives - alarms[:-1], 1 - significance / 2)
     if family == "gaussian":
-        flagged = mu_of_rates(low[:, None], high[None]) > gdp_mu(epsilon, delta)
+        mu = gdp_mu(epsilon, delta)
+        enough = _leading(lambda rows, columns: mu_of_rates(low[rows], high[columns]) > mu, low.size, high.size)
     else:
-        flagged = epsilon_of_rates(low[:, None], high[None], delta) > epsilon
+        enough = _leading(
+            lambda rows, columns: epsilon_of_rates(low[rows], high[columns], delta) > epsilon, low.size, high.size
+        )
+    flagged = np.arange(high.size) < enough[:, None]
     return float(binom.pmf(hits, positives, tpr) @ flagged @ binom.pmf(alarms, negatives, fpr))
+
+
+def _leading(holds: Callable[[Ints, Ints], Bools], rows: int, columns: int) -> Ints:
+    """(rows,) in how many columns ``holds`` of each row, where it does in the first ones and in no other."""
+    every, last = np.arange(rows), np.full(rows, columns)
+    first = np.zeros(rows, dtype=np.int64)
+    while np.any(first < last):
+        middle = (first + last) // 2
+        inside = first < last
+        yes = holds(every, np.minimum(middle, columns - 1)) & inside
+        first, last = np.where(yes, middle + 1, first), np.where(inside & ~yes, middle, last)
+    return first
 
 
 def _quantiles(level: float, power: float) -> tuple[float, float]:
