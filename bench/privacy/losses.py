@@ -8,6 +8,7 @@ million in a Python call of its own, which is nearly all of its time.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,12 @@ from dp_accounting.pld.privacy_loss_distribution import PrivacyLossDistribution,
 from dp_accounting.pld.privacy_loss_mechanism import AdjacencyType, GaussianPrivacyLoss
 from numpy.typing import NDArray
 
-from bench.privacy.accountant import Composition
-
 _Floats = NDArray[np.float64]
 
 
-def composed(steps: Composition, interval: float) -> Any:
-    """The distribution of the losses of all ``steps``, in steps of ``interval`` and rounded against us."""
+def composed(steps: Iterable[tuple[float, float, int]], interval: float) -> Any:
+    """The distribution of the losses of all ``steps``, each (rate, sigma, how often), in multiples of ``interval`` and
+    rounded against us."""
     found = identity(value_discretization_interval=interval)
     for rate, sigma, count in steps:
         if rate == 1:  # so many releases are one of less noise

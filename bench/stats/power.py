@@ -150,7 +150,8 @@ def clopper_pearson_power(
 ) -> float:
     """The chance that ``clopper_pearson_epsilon`` exceeds a claim of ``epsilon``, for a test of these true rates.
 
-    By enumeration of all (positives + 1) x (negatives + 1) outcomes: more alarms never show more. Raises ValueError for arguments out of range.
+    By enumeration of all (positives + 1) x (negatives + 1) outcomes: more alarms never show more. Raises ValueError for
+    arguments out of range.
     """
     from scipy.special import betaincinv
     from scipy.stats import binom
