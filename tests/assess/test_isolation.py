@@ -69,6 +69,11 @@ class Probe(Attack):
         except OSError:
             found["write"] = 0.0
         try:
+            Path("/dev/shm/silobench-probe").write_text("what one question leaves another finds")
+            found["shared"] = 1.0
+        except OSError:
+            found["shared"] = 0.0
+        try:
             socket.create_connection(("127.0.0.1", int(os.environ.get("PROBE_PORT", "9"))), 1).close()
             found["network"] = 1.0
         except ConnectionRefusedError:
@@ -176,6 +181,7 @@ def test_nothing_of_the_run_is_within_reach(ground: Playground, tmp_path: Path) 
     assert {k: set(v.tolist()) for k, v in found.scores.items() if k != "loss"} == {
         "file": {0.0},
         "write": {0.0},
+        "shared": {0.0},
         "process": {0.0},
         "disk": {0.0},
         **({"network": {0.0}} if sandbox.version() >= 4 else {"network": {1.0}}),
@@ -191,6 +197,7 @@ def test_the_probe_reads_the_file_where_nothing_confines_it(ground: Playground, 
     found = ask(ground, here).scores
     assert {set(found[name].tolist()) == {1.0} for name in ("file", "process")} == {True}
     (truth.parent / "written").unlink()
+    Path("/dev/shm/silobench-probe").unlink(missing_ok=True)
 
 
 def test_an_attack_that_breaks_or_dies_is_one_sentence(ground: Playground, tmp_path: Path) -> None:

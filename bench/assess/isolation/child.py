@@ -31,8 +31,6 @@ _SYSTEM = (
     # not the devices that hold disks
     *("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"),
 )
-#: what libraries share memory through
-_SHARED = Path("/dev/shm")
 
 
 class RemoteTools(Tools):
@@ -98,8 +96,8 @@ def main(folder: Path) -> None:
 
 def _reach(folder: Path, case: dict[str, Any]) -> tuple[list[Path], list[Path], list[Path]]:
     """(readable, writable, listed): Python, libraries, our source, what the plug-in imports of its own folder, the
-    model, the case. Of directories beside these only names can be listed, which is what finding a module takes. Where
-    temporary files are kept in shared memory, that is out of reach too, as other files of the run are there."""
+    model, the case. Of directories beside these only names can be listed, which is what finding a module takes. Shared
+    memory is none of it: what one question left there another would find."""
     from bench.plugins.fingerprint import imported
 
     root = Path(__file__).resolve().parents[3]
@@ -112,9 +110,8 @@ def _reach(folder: Path, case: dict[str, Any]) -> tuple[list[Path], list[Path], 
         own = [top, *top.parent.glob("*.dist-info")]
     else:
         own = [] if plugin.parent in packages else list(imported(plugin))
-    shared = [] if folder.is_relative_to(_SHARED) else [_SHARED]
-    readable = [*map(Path, _SYSTEM), *shared, *libraries, *packages, *own, Path(case["model"][0]), folder]
-    return readable, [folder / "scratch", Path("/dev/null"), *shared], [root, *(path.parent for path in own)]
+    readable = [*map(Path, _SYSTEM), *libraries, *packages, *own, Path(case["model"][0]), folder]
+    return readable, [folder / "scratch", Path("/dev/null")], [root, *(path.parent for path in own)]
 
 
 def _answer(case: dict[str, Any], tools: Tools) -> Any:
