@@ -14,15 +14,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from bench.board.words import BASELINE, COUNTED, DASH, HEADLINE, ability, escape, figure, preset, proportion, run_spec
-from bench.core.errors import UsageError
 from bench.core.files import folder_held, read_text, write_bytes, write_text
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugins
 from bench.plugins.versions import Versions, taking_part
 from bench.spec.config import Config, canonical_json, later
+from bench.spec.foreign import parsed
 from bench.spec.result import Result
 from bench.store.committed import pack, read_packed
 
@@ -133,10 +133,7 @@ def load(file: Path) -> dict[str, Entry]:
     for number, line in enumerate((text or "").split("\n"), 1):
         if not line.strip():
             continue
-        try:
-            one = Entry.model_validate(json.loads(line))
-        except (ValueError, ValidationError, RecursionError) as error:
-            raise UsageError(f"{file} line {number} is no cell of a matrix ({type(error).__name__}).") from None
+        one = parsed(Entry, line, f"{file} line {number}")
         found[one.result] = one
     return found
 

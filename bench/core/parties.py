@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 SERVER = "server"
 DEALER = "dealer"
 #: a receiver, never a sender: what is sent to it is in every view
@@ -15,14 +17,17 @@ def silo(index: int) -> str:
 
 def silo_index(party: str) -> int:
     """The index of a silo's name. Raises ValueError for any other party."""
-    head, _, tail = party.partition("-")
-    if head != "silo" or not tail.isdigit():
+    if not is_silo(party):
         raise ValueError(f"'{party}' is no silo")
-    return int(tail)
+    return int(party[5:])
 
 
 def is_silo(party: str) -> bool:
-    return party.startswith("silo-") and party[5:].isdigit()
+    """Whether ``silo`` writes this name: no leading zero and no digit of another script, so that no silo has two."""
+    return _SILO.fullmatch(party) is not None
+
+
+_SILO = re.compile("silo-(0|[1-9][0-9]{0,9})")
 
 
 #: what each standard adversary holds

@@ -54,11 +54,6 @@ class Layout:
     def to_json(self) -> dict[str, object]:
         return {"names": list(self.names), "shapes": [list(s) for s in self.shapes]}
 
-    @classmethod
-    def from_json(cls, value: dict[str, list[object]]) -> Layout:
-        shapes = tuple(tuple(int(d) for d in s) for s in value["shapes"])  # type: ignore[attr-defined]
-        return cls(tuple(str(n) for n in value["names"]), shapes)
-
     @cached_property
     def digest(self) -> str:
         return hashlib.sha256(json.dumps(self.to_json()).encode()).hexdigest()[:16]

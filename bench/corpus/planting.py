@@ -10,12 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 
 from bench.core.errors import SiloBenchError, UsageError
 from bench.core.streams import SecretStreams
 from bench.spec import canonical as form
+from bench.spec.foreign import Foreign
 
 FORMAT, VERSION = "silobench-planting", 1
 
@@ -44,16 +46,27 @@ class Planting:
     @classmethod
     def from_json(cls, text: str) -> Planting:
         """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
-        value = form.parse(text, FORMAT, VERSION)
-        sides = [_side(form.field(value, side), side) for side in ("members", "nonmembers")]
-        ids = [i for side in sides for held in side.values() for i in held]
-        if len(set(ids)) < len(ids):
-            raise UsageError(f"The {FORMAT} names a candidate twice.")
-        if set(sides[0]) != set(sides[1]):
-            raise UsageError(f"The {FORMAT} gives members and non-members for different silos.")
-        planting = cls(form.label(form.field(value, "id"), "id"), *(MappingProxyType(side) for side in sides))
-        form.require_canonical(text, planting.to_json(), FORMAT)
-        return planting
+        return form.read(_Text, text, FORMAT, _understood)
+
+
+_Held = dict[form.Label, form.Many[form.Label]]
+
+
+class _Text(Foreign):
+    format: Literal["silobench-planting"]
+    version: Literal[1]
+    id: form.Label
+    members: _Held
+    nonmembers: _Held
+
+
+def _understood(value: _Text) -> Planting:
+    ids = [i for side in (value.members, value.nonmembers) for held in side.values() for i in held]
+    if len(set(ids)) < len(ids):
+        raise SiloBenchError("it names a candidate twice")
+    if set(value.members) != set(value.nonmembers):
+        raise SiloBenchError("it gives members and non-members for different silos")
+    return Planting(value.id, MappingProxyType(value.members), MappingProxyType(value.nonmembers))
 
 
 def plant(
@@ -112,9 +125,3 @@ def _draw(silo: str, count: int, share: float, generator: np.random.Generator) -
     drawn = np.zeros(count, dtype=np.bool_)
     drawn[generator.permutation(count)[:chosen]] = True
     return drawn
-
-
-def _side(value: object, side: str) -> dict[str, tuple[str, ...]]:
-    held = form.mapping(value, side)
-    lists = {form.label(silo, side): form.entries(ids, side) for silo, ids in held.items()}
-    return {silo: tuple(form.label(i, side) for i in ids) for silo, ids in lists.items()}

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bench.core.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError
 from bench.spec import canonical as form
 from bench.spec.canonical import SHEET
+from bench.spec.foreign import Integer
 
 GAME = "audit"
 VERSION = 1
@@ -73,32 +74,24 @@ class AuditSheet:
     @classmethod
     def from_json(cls, text: str) -> AuditSheet:
         """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
-        value = form.parse(text, SHEET, VERSION)
-        rows = [form.entries(row, "canaries", 3) for row in form.entries(form.field(value, "canaries"), "canaries")]
-        member = [form.integer(row[2], "member") for row in rows]
-        if not set(member) <= {0, 1}:
-            raise UsageError("'member' must be 0 or 1.")
-        tables = []
-        for key in ("scores", "baseline"):
-            table = form.mapping(form.field(value, key), key)
-            tables.append({form.name(n, key): np.array(form.numbers(v, n, len(rows))) for n, v in table.items()})
-        delta, significance = form.numbers([form.field(value, key) for key in ("delta", "significance")], "levels", 2)
-        shares = form.entries(form.field(value, "shares"), "shares")
-        try:
-            sheet = make_sheet(
-                [form.label(row[0], "id") for row in rows],
-                [form.integer(row[1], "coalition") for row in rows],
-                np.array(member, dtype=np.bool_),
-                *tables,
-                delta=delta,
-                significance=significance,
-                shares=form.numbers(shares, "shares", len(shares)),
-                repeat=form.integer(form.field(value, "repeat"), "repeat"),
-            )
-        except SiloBenchError as error:
-            raise UsageError(f"The {SHEET} contradicts itself: {error}.") from None
-        form.require_canonical(text, sheet.to_json(), SHEET)
-        return sheet
+        return form.read(_Text, text, SHEET, _understood)
+
+
+class _Text(form.SheetText):
+    version: Literal[1]
+    canaries: form.Many[tuple[form.Label, Integer, Literal[0, 1]]]
+    scores: form.Table
+    baseline: form.Table
+    delta: float
+    significance: float
+    shares: tuple[float, ...]
+    repeat: Integer
+
+
+def _understood(value: _Text) -> AuditSheet:
+    ids, coalitions, member = form.columns(value.canaries, 3)
+    settings = {name: getattr(value, name) for name in ("delta", "significance", "shares", "repeat")}
+    return make_sheet(ids, coalitions, member, value.scores, value.baseline, **settings)
 
 
 def make_sheet(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,6 +19,7 @@ from bench.corpus.planting import Planting, Queries, plant, queries
 from bench.games.noview import FITTED, baseline
 from bench.spec import canonical as form
 from bench.spec.canonical import SHEET
+from bench.spec.foreign import Integer
 from bench.spec.result import Leakage
 
 GAME = "membership"
@@ -69,25 +70,19 @@ class MembershipSheet:
     @classmethod
     def from_json(cls, text: str) -> MembershipSheet:
         """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
-        value = form.parse(text, SHEET, VERSION)
-        listed = form.entries(form.field(value, "candidates"), "candidates")
-        rows = [form.entries(row, "candidates", 4) for row in listed]
-        tables = []
-        for key in ("scores", "baseline"):
-            table = form.mapping(form.field(value, key), key)
-            tables.append({form.name(n, key): np.array(form.numbers(v, n, len(rows))) for n, v in table.items()})
-        member = [form.integer(row[3], "member") for row in rows]
-        if not set(member) <= {0, 1}:
-            raise UsageError("'member' must be 0 or 1.")
-        ids = [form.label(row[0], "id") for row in rows]
-        silos = [form.label(row[1], "silo") for row in rows]
-        clusters = [form.integer(row[2], "cluster") for row in rows]
-        try:
-            sheet = make_sheet(ids, silos, clusters, np.array(member, dtype=np.bool_), *tables)
-        except SiloBenchError as error:
-            raise UsageError(f"The {SHEET} contradicts itself: {error}.") from None
-        form.require_canonical(text, sheet.to_json(), SHEET)
-        return sheet
+        return form.read(_Text, text, SHEET, _understood)
+
+
+class _Text(form.SheetText):
+    version: Literal[1]
+    candidates: form.Many[tuple[form.Label, form.Label, Integer, Literal[0, 1]]]
+    scores: form.Table
+    baseline: form.Table
+
+
+def _understood(value: _Text) -> MembershipSheet:
+    ids, silos, clusters, member = form.columns(value.candidates, 4)
+    return make_sheet(ids, silos, clusters, member, value.scores, value.baseline)
 
 
 def make_sheet(

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from bench.core.errors import UsageError
+from pydantic import AfterValidator, Field
+
 from bench.games.matching import Rouge
 from bench.spec import canonical as form
 from bench.spec.canonical import SHEET
+from bench.spec.foreign import Integer
 
 GAME = "reconstruction"
 #: version 1 held the token ids and the texts of records and guesses
@@ -27,6 +29,8 @@ RECORD_FAILURE, TARGET_FAILURE = (0.0,) * len(RECORD_FIGURES), (0.0, 0.5)
 _EXACT, _IN_ORDER = RECORD_FIGURES.index("exact"), RECORD_FIGURES.index("exact_order")
 
 Row = tuple[float, ...]
+_Grade = Annotated[float, Field(ge=0, le=1)]
+_Natural = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Grades:
     or 1. ``target``: the ``TARGET_FIGURES``.
     """
 
-    records: tuple[Row, ...]
-    target: Row
+    records: tuple[Annotated[tuple[_Grade, ...], Field(min_length=6, max_length=6)], ...]
+    target: Annotated[tuple[_Grade, ...], Field(min_length=2, max_length=2)]
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,10 @@ class GradedTarget:
     here or in another target. ``answer``, ``baseline``: None where none was given, which is a failure.
     """
 
-    round: int
-    silo: str
-    steps: int
-    units: tuple[int, ...]
+    round: _Natural
+    silo: form.Label
+    steps: _Natural
+    units: Annotated[tuple[Integer, ...], Field(min_length=1)]
     answer: Grades | None
     baseline: Grades | None
 
@@ -91,18 +95,30 @@ class ReconstructionSheet:
     @classmethod
     def from_json(cls, text: str) -> ReconstructionSheet:
         """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
-        value = form.parse(text, SHEET, VERSION)
-        if value["version"] < VERSION:
-            raise UsageError(
-                f"This reconstruction's {SHEET} has version {value['version']}, which held the records' texts and is "
-                "no longer read: run it again with --refresh."
-            )
-        targets = [_parse_target(row) for row in form.entries(form.field(value, "targets"), "targets")]
-        if not targets or len({(t.round, t.silo) for t in targets}) < len(targets):
-            raise UsageError("'targets' must be there, each once.")
-        sheet = arranged(targets)
-        form.require_canonical(text, sheet.to_json(), SHEET)
-        return sheet
+        return form.read(_Text, text, SHEET, lambda value: arranged(value.targets))
+
+
+def _agrees(target: GradedTarget) -> GradedTarget:
+    sides = [side for side in (target.answer, target.baseline) if side is not None]
+    if any(len(side.records) != len(target.units) for side in sides):
+        raise ValueError("it needs grades for each of its 'units'")
+    exact = {(row[_EXACT], row[_IN_ORDER]) for side in sides for row in side.records}
+    if not exact <= {(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)}:
+        raise ValueError("'exact' and 'exact_order' must be 0 or 1, and a guess that is exact in order is exact")
+    return target
+
+
+def _each_once(targets: tuple[GradedTarget, ...]) -> tuple[GradedTarget, ...]:
+    if len({(t.round, t.silo) for t in targets}) < len(targets):
+        raise ValueError("a silo stands twice in a round")
+    return targets
+
+
+class _Text(form.SheetText):
+    version: Literal[2]
+    targets: Annotated[
+        form.Many[Annotated[GradedTarget, AfterValidator(_agrees)]], Field(min_length=1), AfterValidator(_each_once)
+    ]
 
 
 def arranged(targets: Iterable[GradedTarget]) -> ReconstructionSheet:
@@ -134,34 +150,3 @@ def _grades_json(grades: Grades | None) -> dict[str, Any] | None:
     if grades is None:
         return None
     return {"records": [list(row) for row in grades.records], "target": list(grades.target)}
-
-
-def _parse_target(row: Any) -> GradedTarget:
-    value = form.mapping(row, "targets")
-    round, steps = (form.integer(form.field(value, name), name) for name in ("round", "steps"))
-    if round < 0 or steps < 0:
-        raise UsageError("A target's 'round' and 'steps' can't be negative.")
-    units = tuple(form.integer(u, "units") for u in form.entries(form.field(value, "units"), "units"))
-    if not units:
-        raise UsageError("A target needs a record.")
-    silo = form.label(form.field(value, "silo"), "silo")
-    sides = (_parse_grades(form.field(value, side), len(units)) for side in ("answer", "baseline"))
-    return GradedTarget(round, silo, steps, units, *sides)
-
-
-def _parse_grades(value: Any, records: int) -> Grades | None:
-    if value is None:
-        return None
-    grades = form.mapping(value, "answer")
-    listed = form.entries(form.field(grades, "records"), "records", records)
-    rows = tuple(_row(row, "records", len(RECORD_FIGURES)) for row in listed)
-    if any({row[_EXACT], row[_IN_ORDER]} - {0.0, 1.0} or row[_IN_ORDER] > row[_EXACT] for row in rows):
-        raise UsageError("'exact' and 'exact_order' must be 0 or 1, and a guess that is exact in order is exact.")
-    return Grades(rows, _row(form.field(grades, "target"), "target", len(TARGET_FIGURES)))
-
-
-def _row(value: Any, what: str, count: int) -> Row:
-    row = tuple(form.numbers(value, what, count))
-    if not all(0.0 <= grade <= 1.0 for grade in row):
-        raise UsageError(f"'{what}' must hold grades from 0 to 1.")
-    return row

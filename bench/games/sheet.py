@@ -10,16 +10,19 @@ from bench.games.reconstruction_sheet import ReconstructionSheet
 from bench.games.trials import TrialSheet
 from bench.spec import canonical as form
 from bench.spec.canonical import SHEET
+from bench.spec.foreign import parsed
 
 Sheet = MembershipSheet | ReconstructionSheet | TrialSheet | AuditSheet
-#: the newest version of any game's sheet
-NEWEST = 1_000
+
+
+class _Head(form.SheetText, extra="ignore"):
+    """Enough of any sheet to know whose it is."""
 
 
 def load(text: str) -> Sheet:
     """The sheet in ``text`` from anybody, of whichever game it names. Raises UsageError on anything malformed."""
-    game = form.parse(text, SHEET, NEWEST).get("game")
-    if not isinstance(game, str) or game not in GAMES:
+    game = parsed(_Head, text, f"The {SHEET}").game
+    if game not in GAMES:
         raise UsageError(f"The {SHEET} is of no game that this silobench knows: {game!r:.80}.")
     sheet: Sheet = GAMES[game].sheet_class().from_json(text)
     return sheet

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 
 from bench import stats
-from bench.core.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError
 from bench.games.membership import Scored
 from bench.spec import canonical as form
 from bench.spec.canonical import SHEET
+from bench.spec.foreign import Integer
 from bench.spec.result import Leakage
 
 VERSION = 1
@@ -69,16 +71,30 @@ class TrialSheet:
     @classmethod
     def from_json(cls, text: str) -> TrialSheet:
         """Parse text from anybody. Raises UsageError on anything that ``to_json`` does not write."""
-        value = form.parse(text, SHEET, VERSION)
-        figures = tuple(form.name(f, "figures") for f in form.entries(form.field(value, "figures"), "figures"))
-        trials = [_trial(row, figures) for row in form.entries(form.field(value, "trials"), "trials")]
-        game, over = (form.name(form.field(value, key), key) for key in ("game", "over"))
-        try:
-            sheet = make_sheet(game, figures, trials, over)
-        except SiloBenchError as error:
-            raise UsageError(f"The {SHEET} contradicts itself: {error}.") from None
-        form.require_canonical(text, sheet.to_json(), SHEET)
-        return sheet
+        return form.read(_Text, text, SHEET, _understood)
+
+
+_Grades = tuple[float, ...]
+
+
+class _Text(form.SheetText):
+    version: Literal[1]
+    over: form.Name
+    figures: form.Many[form.Name]
+    #: unit, kind, grades of the answer and of the baseline
+    trials: form.Many[
+        tuple[Integer, Annotated[str, Field(max_length=form.MAX_NAME, pattern="^[^:]*$")], _Grades | None, _Grades]
+    ]
+
+
+def _understood(value: _Text) -> TrialSheet:
+    def graded(grades: _Grades) -> Grades:
+        if len(grades) != len(value.figures):
+            raise SiloBenchError(f"a trial has {len(grades)} grades, and there are {len(value.figures)} figures")
+        return dict(zip(value.figures, grades, strict=True))
+
+    trials = [Trial(u, k, None if a is None else graded(a), graded(b)) for u, k, a, b in value.trials]
+    return make_sheet(value.game, value.figures, trials, value.over)
 
 
 def leakage(sheet: TrialSheet) -> Scored:
@@ -135,17 +151,3 @@ def _answers(sheet: TrialSheet) -> list[Grades | None]:
 def _row(trial: Trial, figures: Sequence[str]) -> list[Any]:
     answer = None if trial.answer is None else [float(trial.answer[f]) for f in figures]
     return [trial.unit, trial.kind, answer, [float(trial.baseline[f]) for f in figures]]
-
-
-def _trial(row: Any, figures: Sequence[str]) -> Trial:
-    unit, kind, answer, baseline = form.entries(row, "trials", 4)
-    known = form.string(kind, "kind")
-    if len(known) > form.MAX_NAME or ":" in known:
-        raise UsageError("A trial's 'kind' is short and has no ':'.")
-    sides = [
-        None if side is None else dict(zip(figures, form.numbers(side, "grades", len(figures)), strict=True))
-        for side in (answer, baseline)
-    ]
-    if sides[1] is None:
-        raise UsageError("A trial needs the baseline's grades.")
-    return Trial(form.integer(unit, "unit"), known, sides[0], sides[1])

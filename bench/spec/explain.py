@@ -1,13 +1,16 @@
-"""Configuration errors as one sentence: which key, which value, which bound."""
+"""Errors of configurations, and of JSON from anybody, as one sentence: which key, which value, which bound."""
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar, get_args
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from bench.core.errors import UsageError
 from bench.spec.config import Config
@@ -25,8 +28,9 @@ def validated(model: type[C], values: Mapping[str, Any], prefix: str) -> C:
 
 def explain(error: ValidationError, model: type[Config], prefix: str = "") -> str:
     """One sentence for the first thing that is wrong."""
-    first = error.errors(include_url=False)[0]
-    key = ".".join([prefix, *map(str, first["loc"])] if prefix else map(str, first["loc"]))
+    faults = error.errors(include_url=False)
+    first, loc = faults[0], _place(model, faults[0]["loc"])
+    key = ".".join(map(str, (prefix, *loc) if prefix else loc))
     if first["type"] == "extra_forbidden":
         return unknown_key(key, keys(model, prefix))
     if first["type"] == "missing":
@@ -34,8 +38,75 @@ def explain(error: ValidationError, model: type[Config], prefix: str = "") -> st
     if first["type"] in ("value_error", "assertion_error"):
         says = str(first["ctx"]["error"])
         return _sentence(f"{key}={_shown(first['input'])} is refused: {says}" if first["loc"] else says)
-    says = first["msg"].removeprefix("Input ")
-    return f"{key}={_shown(first['input'])} is refused: it {_lower(says)}."
+    return f"{key}={_shown(first['input'])} is refused: it {_wanted(faults, model)}."
+
+
+def fault(error: ValidationError, kind: Any) -> str:
+    """What is wrong with JSON from anybody, to follow the name of its file. Its format and version come first."""
+    faults = sorted(error.errors(include_url=False), key=lambda one: _FIRST.get(one["loc"], len(_FIRST)))
+    first, loc, value = faults[0], _place(kind, faults[0]["loc"]), faults[0]["input"]
+    context, shown = first.get("ctx", {}), _short(json.dumps(value, default=str))
+    match first["type"]:
+        case "json_invalid":
+            return f"is not valid JSON ({context['error']})."
+        case "literal_error" if loc == ("format",):
+            return f"is no {context['expected'][1:-1]}: its 'format' is {shown}."
+        case "literal_error" if loc == ("version",) and type(value) is int:
+            todo = "upgrade silobench" if value > int(context["expected"]) else "run it again with --refresh"
+            return f"has version {shown}, and this silobench reads version {context['expected']}: {todo}."
+        case "missing":
+            says = "is missing"
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            says = "is no field that is known here"
+        case "value_error":
+            says = f"is refused: {context['error']}"
+        case _:
+            wanted = _wanted(faults, kind)
+            says = wanted if ", not " in wanted else f"{wanted}, not {shown}"
+    key = _short(repr(".".join(map(str, loc)))) if loc else "it"
+    return f"is malformed: {key} {says}."
+
+
+#: what is told before all else, since it explains whatever else does not fit
+_FIRST: dict[Any, int] = {("format",): 0, ("version",): 1}
+
+
+def _wanted(faults: Sequence[ErrorDetails], kind: Any) -> str:
+    """What the first field should be: all of it, where it takes one of several types."""
+    place = _place(kind, faults[0]["loc"])
+    several = len(place) < len(faults[0]["loc"])
+    same = [one["msg"] for one in faults if _place(kind, one["loc"]) == place] if several else [faults[0]["msg"]]
+    pattern = "^.*? should | after validation" + "|, unable to .*" * several
+    texts = dict.fromkeys(re.sub(pattern, "", text) for text in same)
+    if " should " not in same[0]:
+        return f"can't be taken ({same[0]})"
+    return "should " + " or ".join(text.removeprefix("be ") if k else text for k, text in enumerate(texts))
+
+
+def _place(kind: Any, loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """``loc`` up to a field that takes one of several types: what pydantic puts behind it is a type's name."""
+    for depth, part in enumerate(loc):
+        options = _options(kind)
+        if len(options) > 1:
+            return loc[:depth]
+        (kind,) = options
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(part))
+            kind = field.annotation if field else None
+        else:
+            inner = [one for one in get_args(kind) if one is not ...]
+            kind = inner[min(part, len(inner) - 1) if isinstance(part, int) else -1] if inner else None
+    return loc
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The types that a field takes, None left out."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _options(inner[0])
+    if origin in (Union, UnionType):
+        return [option for one in inner if one is not NoneType for option in _options(one)]
+    return [annotation]
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
@@ -72,12 +143,11 @@ def _is_container(annotation: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return _short(value if isinstance(value, str) else json.dumps(value, default=str))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _sentence(text: str) -> str:

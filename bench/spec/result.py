@@ -5,14 +5,14 @@ Fields that this version does not know survive a round trip (``extra="allow"``);
 
 from __future__ import annotations
 
-import json
-import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from bench.core.errors import UsageError
 from bench.spec.config import canonical_json
+from bench.spec.explain import fault
+from bench.spec.foreign import Json, parsed
 
 #: 1 called the id of a row ``cell``, and knew no versions
 RESULT_SCHEMA = 2
@@ -116,7 +116,7 @@ class Result(_Part):
     @classmethod
     def from_json(cls, text: str, where: str = "result") -> Result:
         """Parse one line. Raises UsageError naming ``where`` on malformed text, NewerSchema on a newer schema."""
-        value = _parse(text, where)
+        value = parsed(dict[str, Json], text, where)
         schema = value.pop("schema", None)
         if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
             raise UsageError(f"{where} is no SiloBench result: it has no positive integer field 'schema'.")
@@ -133,30 +133,7 @@ class Result(_Part):
             # what can't be written again (too deep, out of range, half a surrogate pair) is refused now, not later
             result.to_json().encode()
         except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(p) for p in first["loc"])
-            raise UsageError(f"{where} is no valid result: field '{field}': {first['msg']}.") from None
+            raise UsageError(f"{where} {fault(error, cls)}") from None
         except (ValueError, RecursionError) as error:
             raise UsageError(f"{where} is no valid result: {error}.") from None
         return result
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not valid JSON ({error}).") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{where} is no SiloBench result: it is no JSON object.")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is out of range")
-    return value

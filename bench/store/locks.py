@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import UsageError
 from bench.core.files import write_text, writing
+from bench.spec.foreign import read
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -102,10 +103,10 @@ class Locks:
     def holder(self, name: str) -> Holder | None:
         """Who holds a taken lock, in its own words; None where there are none that can be read."""
         try:
-            value = json.loads((self.folder / f"{name}.json").read_bytes())
-            return Holder(str(value["doing"]), bool(value["passing"]), int(value["pid"]))
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            found = read(Holder, self.folder / f"{name}.json")
+        except UsageError:
             return None
+        return found if found and found.pid else None
 
 
 def _tried(lock: BaseFileLock) -> bool:

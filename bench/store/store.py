@@ -16,7 +16,6 @@ created before the first write.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -24,14 +23,16 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.core.errors import UsageError
-from bench.core.files import read_text, write_text, writing
+from bench.core.files import read_bytes, read_text, write_text, writing
 from bench.spec.config import canonical_json
+from bench.spec.foreign import Foreign, Json, parsed
 from bench.spec.result import NewerSchema, Result
 from bench.store.locks import Holder, Locks
 
+T = TypeVar("T")
 DEFAULT = Path(".silobench")
 #: raised when what is written below is not what was before; 1 had no marker
 LAYOUT = 2
@@ -58,14 +59,13 @@ class Store:
     def refuse_other_layouts(self) -> None:
         """Raises UsageError where this store is not of ``LAYOUT``: an earlier one has no marker, a later one another
         number."""
-        known = self._object(self.root / _MARKER)
+        known = _read(_Marker, self.root / _MARKER, self.root)
         if known is None and not any((self.root / name).is_dir() for name in ("runs", "results")):
             return
-        found = 1 if known is None else known.get("layout")
+        found = 1 if known is None else known.layout
         if found != LAYOUT:
-            earlier = isinstance(found, int) and found < LAYOUT
-            what = "an earlier" if earlier else "a later"
-            todo = "move it away and run again" if earlier else "upgrade silobench"
+            what = "an earlier" if found < LAYOUT else "a later"
+            todo = "move it away and run again" if found < LAYOUT else "upgrade silobench"
             raise UsageError(
                 f"The store {self.root} is of {what} layout ({found!r:.20}; this silobench keeps {LAYOUT}): {todo}, or "
                 "name another store with --store."
@@ -144,16 +144,7 @@ class Store:
         (self.run_dir(run_id) / "run.json").unlink(missing_ok=True)
 
     def _object(self, path: Path) -> dict[str, Any] | None:
-        text = read_text(path)
-        if text is None:
-            return None
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
-            value = None
-        if not isinstance(value, dict):
-            raise UsageError(f"{path} is damaged: it holds no JSON object; remove {path.parent} and run again.")
-        return value
+        return _read(dict[str, Json], path, path.parent)
 
     # -- plantings -------------------------------------------------------------------------------------------------
 
@@ -231,7 +222,8 @@ class Store:
         text = read_text(path)
         if text is None:
             return None
-        result = _parse(text, path)
+        with _damaged(path):
+            result = Result.from_json(text, str(path))
         if result.result != result_id:
             raise UsageError(f"{path} is damaged: it holds result {result.result[:64]!r}; remove it and run again.")
         return result
@@ -255,8 +247,8 @@ class Store:
 
     def sources(self, fingerprint: str) -> dict[str, str]:
         """The parts of a fingerprint; none where they were not kept."""
-        known = self._object(self._sources(fingerprint)) or {}
-        return {key: str(value) for key, value in known.items()}
+        path = self._sources(fingerprint)
+        return _read(dict[str, str], path, path) or {}
 
     def _sources(self, fingerprint: str) -> Path:
         return self.root / "sources" / f"{_valid(fingerprint)}.json"
@@ -299,13 +291,25 @@ def same(one: Result, other: Result) -> bool:
     return other.model_copy(update={"supersedes": one.supersedes}).to_json() == one.to_json()
 
 
-def _parse(text: str, path: Path) -> Result:
+def _read(kind: type[T], path: Path, remove: Path) -> T | None:
+    raw = read_bytes(path)
+    with _damaged(remove):
+        return None if raw is None else parsed(kind, raw, path)
+
+
+@contextmanager
+def _damaged(remove: Path) -> Iterator[None]:
+    """Have a UsageError say what to remove; what is newer than this silobench is not damaged."""
     try:
-        return Result.from_json(text, str(path))
+        yield
     except NewerSchema:
         raise
     except UsageError as error:
-        raise UsageError(f"{error} Remove that file and run again.") from None
+        raise UsageError(f"{error} Remove {remove} and run again.") from None
+
+
+class _Marker(Foreign, extra="ignore"):
+    layout: int
 
 
 def _valid(identifier: str) -> str:

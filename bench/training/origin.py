@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from bench.core.errors import UsageError
 from bench.core.files import write_text
 from bench.corpus.planting import Planting
 from bench.spec.config import canonical_json
+from bench.spec.foreign import Foreign, read, writable
 from bench.spec.run import RunSpec
 from bench.training.case import Plantings
-from bench.transcript.manifest import json_object
 from bench.transcript.transcript import Transcript
+
+
+class Origin(Foreign):
+    """``planting``, ``trained``: their texts (``Planting``); ``trained`` only where it is another."""
+
+    spec: Annotated[RunSpec, AfterValidator(writable)]
+    seed: int
+    planting: str
+    trained: str | None = None
 
 
 def save_origin(transcript: Transcript, spec: RunSpec, seed: int, plantings: Plantings) -> None:
@@ -29,14 +40,13 @@ def save_origin(transcript: Transcript, spec: RunSpec, seed: int, plantings: Pla
 def read_origin(transcript: Transcript) -> tuple[RunSpec, int, Plantings]:
     """Spec, seed and plantings of a transcript from anywhere. Raises UsageError where they are missing or malformed."""
     path = transcript.root / "truth" / "origin.json"
-    if not path.exists():
+    found = read(Origin, path)
+    if found is None:
         raise UsageError(
             f"{transcript.root} has no truth/origin.json (spec, seed, planting), so that nothing can be scored on it."
         )
-    value = json_object(path)
     try:
-        asked = Planting.from_json(str(value["planting"]))
-        trained = Planting.from_json(str(value["trained"])) if "trained" in value else asked
-        return RunSpec.model_validate(value["spec"]), int(value["seed"]), (trained, asked)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path} is malformed: {type(error).__name__} in spec, seed or planting.") from None
+        asked = Planting.from_json(found.planting)
+        return found.spec, found.seed, (asked if found.trained is None else Planting.from_json(found.trained), asked)
+    except UsageError as error:
+        raise UsageError(f"{path} is malformed: {error}") from None

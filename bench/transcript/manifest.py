@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, FailFast, Field, model_validator
 
 from bench.core.errors import UsageError
+from bench.core.npy import promised
 from bench.core.parties import DEALER, PUBLIC, SERVER, silo
 from bench.core.update import Layout
 from bench.defense.channel import MAX_FRAME
 from bench.defense.public import Public
+from bench.spec.foreign import Foreign, Integer, Json, parsed, read
 
 FORMAT = "silobench-transcript"
 VERSION = 1
@@ -27,68 +28,96 @@ MAX_LINE = 128 * 2**20
 MAX_SILOS = MAX_ROUNDS = 10_000
 #: bytes of one round's frames; no file system's limit is below
 MAX_OFFSET = 2**43
-#: values of an adapter
-MAX_VALUES = 2**36
-_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+#: values of an adapter, and dimensions of one of its tensors
+MAX_VALUES, MAX_DIMENSIONS = 2**36, 32
+
+Round = Annotated[int, Field(ge=-1, le=MAX_ROUNDS)]
+Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
+Length = Annotated[int, Field(ge=0, le=MAX_FRAME)]
+Count = Annotated[int, Field(ge=0, le=2**53)]
 
 
-@dataclass(frozen=True)
-class Line:
+def _bounded(layout: Layout) -> Layout:
+    for shape in layout.shapes:
+        if len(shape) > MAX_DIMENSIONS or not all(1 <= size <= MAX_VALUES for size in shape):
+            raise ValueError(f"a shape has at most {MAX_DIMENSIONS} sizes, each from 1 to {MAX_VALUES}")
+    if not len(layout.names) == len(layout.shapes) > 0 or sum(map(math.prod, layout.shapes)) > MAX_VALUES:
+        raise ValueError(f"it needs a shape for every name, at least one, and at most {MAX_VALUES} values in all")
+    return layout
+
+
+Bounded = Annotated[Layout, AfterValidator(_bounded)]
+
+
+class Known(Foreign):
+    """``Public`` as it stands in a manifest."""
+
+    layout: Bounded
+    silos: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_SILOS)]
+    weights: dict[str, Annotated[int, Field(ge=1, le=2**62)]]
+    rounds: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
+    participants: tuple[tuple[str, ...], ...]
+    nonce: Annotated[int, Field(ge=0, le=2**64)] = 0
+    #: empty: as ``layout``
+    adapter: Bounded = Layout((), ())
+    state: Bounded = Layout((), ())
+
+    @model_validator(mode="after")
+    def _agrees(self) -> Self:
+        silos, public = set(self.silos), self.public()
+        if self.silos != tuple(silo(i) for i in range(len(self.silos))):
+            raise ValueError("'silos' must be silo-0, silo-1, and so on")
+        if set(self.weights) != silos:
+            raise ValueError("'weights' must name every silo once")
+        sound = [set(names) <= silos and len(set(names)) == len(names) for names in self.participants]
+        if len(sound) != self.rounds or not all(sound):
+            raise ValueError("'participants' must name silos for every round, each once")
+        count = len(public.adapter.names)
+        if Layout(public.state.names[:count], public.state.shapes[:count]) != public.adapter:
+            raise ValueError("'state' must begin with the tensors of 'adapter'")
+        return self
+
+    def public(self) -> Public:
+        return Public(**dict(self))
+
+
+def public_json(public: Public) -> dict[str, Any]:
+    """The inverse of ``Known.public``."""
+    return {
+        **public.layouts(),
+        "silos": list(public.silos),
+        "weights": dict(public.weights),
+        "rounds": public.rounds,
+        "participants": [list(names) for names in public.participants],
+        "nonce": public.nonce,
+    }
+
+
+class Manifest(Foreign):
+    """``spec``: of the training, without seeds."""
+
+    format: Literal["silobench-transcript"]
+    version: Literal[1]
+    public: Known
+    spec: dict[str, Json]
+
+
+def read_manifest(root: Path) -> Manifest:
+    """Raises UsageError naming the file and what is wrong."""
+    found = read(Manifest, root / "manifest.json")
+    if found is None:
+        raise UsageError(f"{root} is no transcript: it has no manifest.json.")
+    return found
+
+
+class Line(Foreign):
     """One line of messages.jsonl. ``frames``: (offset and length in bytes, SHA-256) of each."""
 
-    round: int
+    round: Round
     stage: str
     sender: str
     receivers: tuple[str, ...]
-    frames: tuple[tuple[int, int, str], ...]
-
-
-def read_manifest(root: Path) -> tuple[dict[str, Any], Public]:
-    """The manifest and what every party knows. Raises UsageError naming the file and what is wrong."""
-    path = root / "manifest.json"
-    if not path.is_file():
-        raise UsageError(f"{root} is no transcript: it has no manifest.json.")
-    value = json_object(path)
-    if value.get("format") != FORMAT:
-        raise UsageError(f"{path} is no manifest of a transcript: 'format' is not '{FORMAT}'.")
-    if value.get("version") != VERSION:
-        raise UsageError(f"{path} has version {value.get('version')!r}; this silobench reads version {VERSION}.")
-    try:
-        return value, _public(value["public"])
-    except _MALFORMED as error:
-        raise UsageError(f"{path} is malformed: {type(error).__name__} in 'public' ({error}).") from None
-
-
-def _public(value: dict[str, Any]) -> Public:
-    silos = tuple(value["silos"])
-    if not 1 <= len(silos) <= MAX_SILOS or silos != tuple(silo(i) for i in range(len(silos))):
-        raise ValueError("'silos' are not silo-0, silo-1, and so on")
-    weights = {str(name): _whole(weight, 1, 2**62) for name, weight in value["weights"].items()}
-    if set(weights) != set(silos):
-        raise ValueError("'weights' do not name every silo once")
-    rounds = _whole(value["rounds"], 0, MAX_ROUNDS)
-    participants = tuple(tuple(names) for names in value["participants"])
-    if len(participants) != rounds or any(not set(names) <= set(silos) for names in participants):
-        raise ValueError("'participants' do not name silos of every round")
-    nonce = _whole(value.get("nonce", 0), 0, 2**64)
-    layout = _layout(value["layout"])
-    adapter, state = (_layout(value[name]) if name in value else layout for name in ("adapter", "state"))
-    if state.names[: len(adapter.names)] != adapter.names or state.shapes[: len(adapter.shapes)] != adapter.shapes:
-        raise ValueError("'state' does not begin with the tensors of 'adapter'")
-    return Public(layout, silos, weights, rounds, participants, nonce, adapter, state)
-
-
-def _layout(value: dict[str, Any]) -> Layout:
-    shapes = [[_whole(size, 1, MAX_VALUES) for size in shape] for shape in value["shapes"]]
-    if not shapes or len(shapes) != len(value["names"]) or sum(math.prod(shape) for shape in shapes) > MAX_VALUES:
-        raise ValueError("'layout' has no shape for every name, or too many values")
-    return Layout.from_json({"names": list(value["names"]), "shapes": list(shapes)})
-
-
-def _whole(value: object, least: int, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"expected a whole number from {least} to {most}")
-    return value
+    frames: Annotated[tuple[tuple[Offset, Length, str], ...], Field(max_length=MAX_FRAMES_PER_MESSAGE), FailFast()]
 
 
 def message_lines(path: Path, round: int, public: Public) -> Iterator[Line]:
@@ -104,52 +133,78 @@ def message_lines(path: Path, round: int, public: Public) -> Iterator[Line]:
 
 
 def _line(raw: bytes, where: str, round: int, public: Public) -> Line:
-    try:
-        if len(raw) > MAX_LINE:
-            raise ValueError(f"the line has more than {MAX_LINE} bytes")
-        value = json.loads(raw)
-        if _whole(value["round"], -1, MAX_ROUNDS) != round:
-            raise ValueError(f"the round is {value['round']}, and the folder is that of round {round}")
-        parties = {*public.silos, SERVER, DEALER}
-        sender, receivers, stage = value["sender"], tuple(value["receivers"]), value["stage"]
-        if sender not in parties or not set(receivers) <= {*parties, PUBLIC} or len(set(receivers)) < len(receivers):
-            raise ValueError("sender or receivers are no parties of this federation")
-        if not isinstance(stage, str):
-            raise ValueError("'stage' is no string")
-        return Line(round, stage, sender, receivers, _frames(value["frames"]))
-    except _MALFORMED as error:
-        raise UsageError(f"{where} is malformed: {error}.") from None
+    if len(raw) > MAX_LINE:
+        raise UsageError(f"{where} is malformed: the line has more than {MAX_LINE} bytes.")
+    line, parties = parsed(Line, raw, where), {*public.silos, SERVER, DEALER}
+    if line.round != round:
+        raise UsageError(f"{where} is malformed: 'round' is {line.round}, and the folder is that of round {round}.")
+    if line.sender not in parties:
+        raise UsageError(f"{where} is malformed: 'sender' is no party of this federation.")
+    if not set(line.receivers) <= {*parties, PUBLIC} or len(set(line.receivers)) < len(line.receivers):
+        raise UsageError(f"{where} is malformed: 'receivers' must name parties of this federation, each once.")
+    return line
 
 
-def _frames(value: Any) -> tuple[tuple[int, int, str], ...]:
-    if not isinstance(value, list) or len(value) > MAX_FRAMES_PER_MESSAGE:
-        raise ValueError("'frames' is no list of acceptable length")
-    return tuple((_whole(offset, 0, MAX_OFFSET), _whole(size, 0, MAX_FRAME), str(sha)) for offset, size, sha in value)
+class Did(Foreign):
+    """A ``Mechanism``, as the harness noted it."""
+
+    kind: str
+    params: dict[str, Integer | float]
+    round: Round = -1
 
 
-def json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises UsageError where it is none or can't be read."""
-    try:
-        value = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UsageError(f"{path} can't be read ({error.strerror}).") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON ({error}).") from None
-    if not isinstance(value, dict):
-        raise UsageError(f"{path} is malformed: it holds no JSON object.")
-    return value
+class TrainingNote(Foreign):
+    """What one silo's trainer did in a round (``Training``), and the norm ``bound`` that its summand stated."""
+
+    steps: Count
+    tokens: Count
+    #: those of a training that diverged are NaN
+    losses: tuple[Annotated[float, Field(allow_inf_nan=True)], ...]
+    batches: tuple[tuple[Count, ...], ...]
+    mechanisms: tuple[Did, ...] = ()
+    bound: float | None = None
+
+
+class SumNote(Foreign):
+    """A sum that was opened: ``noise`` is the opener's own."""
+
+    round: Round
+    silos: tuple[str, ...]
+    noise: Did | None
+
+
+class SumNotes(Foreign):
+    sums: tuple[SumNote, ...]
+
+
+class Spent(Foreign):
+    """A phase as ``Meter`` writes it."""
+
+    wall_s: Annotated[float, Field(ge=0)]
+    process_s: Annotated[float, Field(ge=0)]
+    calls: Count
+    peak_bytes: Count
+
+
+class HarnessNotes(Foreign):
+    """What the harness must know to go on: ``pending``, by party, (round, index) of messages under way."""
+
+    pending: dict[str, tuple[tuple[Round, Count], ...]] = Field(default_factory=dict)
+    phases: dict[str, Spent] = Field(default_factory=dict)
 
 
 def array(path: Path, shape: tuple[int, ...] | None = None, dtype: type[np.generic] | None = None) -> NDArray[Any]:
-    """An array from a .npy file, mapped read-only, so that a header that promises more than the file holds allocates
-    nothing. Raises UsageError where it is damaged, or has not the ``shape`` or ``dtype`` expected."""
+    """An array from a .npy file, mapped read-only. Raises UsageError where it is damaged, promises more than the file
+    holds, or has not the ``shape`` or ``dtype`` expected."""
     try:
-        values = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError, RecursionError) as error:
+        with path.open("rb") as file:
+            found, kind, size = promised(file)
+            if file.tell() + size != path.stat().st_size:
+                raise ValueError("its header promises another number of bytes than it has")
+        if (shape is not None and found != shape) or (dtype is not None and kind != dtype):
+            wanted = f"{np.dtype(dtype).name if dtype else 'values'} {shape if shape is not None else ''}".strip()
+            raise UsageError(f"{path} holds {kind} {found}, expected {wanted}.")
+        values: NDArray[Any] = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no readable .npy file ({error}).") from None
-    if not isinstance(values, np.ndarray):
-        raise UsageError(f"{path} is no readable .npy file (it is an archive).")
-    if (shape is not None and values.shape != shape) or (dtype is not None and values.dtype != dtype):
-        wanted = f"{np.dtype(dtype).name if dtype else 'values'} {shape if shape is not None else ''}".strip()
-        raise UsageError(f"{path} holds {values.dtype} {values.shape}, expected {wanted}.")
     return values

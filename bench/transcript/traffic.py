@@ -13,7 +13,8 @@ from bench.transcript.transcript import StoredMessage
 def traffic(messages: Iterable[StoredMessage], silos: int, rounds: int) -> dict[str, Any]:
     """Bytes of all stages, from the messages: up = sent by silos, down = received by silos, once per receiver.
 
-    ``per_silo_round`` divides by silos x rounds and leaves set-up out; ``setup`` holds it whole.
+    ``per_silo_round`` divides by silos x rounds (by 1 where there are none) and leaves set-up out; ``setup`` holds it
+    whole.
     """
     up: dict[str, int] = defaultdict(int)
     down: dict[str, int] = defaultdict(int)
@@ -29,7 +30,7 @@ def traffic(messages: Iterable[StoredMessage], silos: int, rounds: int) -> dict[
             up[message.stage] += message.size
         if receivers:
             down[message.stage] += message.size * receivers
-    share = silos * rounds
+    share = max(silos * rounds, 1)
     return {
         "up_bytes": dict(sorted(up.items())),
         "down_bytes": dict(sorted(down.items())),

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError, UsageError
 from bench.defense.channel import MAX_FRAME
 from bench.defense.public import Public
-from bench.transcript.manifest import FORMAT, VERSION, array, json_object, message_lines, read_manifest
+from bench.spec.foreign import read
+from bench.transcript import manifest as files
 
 
 @dataclass(frozen=True)
@@ -160,29 +161,22 @@ class Transcript:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.manifest, self.public = read_manifest(root)
+        manifest = files.read_manifest(root)
+        self.manifest, self.public = dict(manifest), manifest.public.public()
 
     @classmethod
     def create(cls, root: Path, public: Public, initial: NDArray[np.float32], spec: dict[str, Any]) -> Transcript:
         """Start an empty transcript. ``spec`` must hold no seed."""
         root.mkdir(parents=True, exist_ok=True)
         np.save(root / "initial.npy", initial, allow_pickle=False)
-        value = {
-            **public.layouts(),
-            "silos": list(public.silos),
-            "weights": dict(public.weights),
-            "rounds": public.rounds,
-            "participants": [list(p) for p in public.participants],
-            "nonce": public.nonce,
-        }
-        manifest = {"format": FORMAT, "version": VERSION, "public": value, "spec": spec}
+        manifest = {"format": files.FORMAT, "version": files.VERSION, "public": files.public_json(public), "spec": spec}
         temporary = root / "manifest.json.partial"
         temporary.write_text(json.dumps(manifest, indent=1))
         temporary.rename(root / "manifest.json")
         return cls(root)
 
     def initial_adapter(self) -> NDArray[np.float32]:
-        return np.array(array(self.root / "initial.npy", (self.public.state.size,), np.float32))
+        return np.array(files.array(self.root / "initial.npy", (self.public.state.size,), np.float32))
 
     def committed(self) -> int:
         """Index of the last committed round: -1 after set-up only, -2 where nothing was committed."""
@@ -206,7 +200,7 @@ class Transcript:
         """All committed messages in the order they were sent."""
         for round in rounds if rounds is not None else range(-1, self.committed() + 1):
             directory = self.root / "rounds" / slot(round)
-            for line in message_lines(directory / "messages.jsonl", round, self.public):
+            for line in files.message_lines(directory / "messages.jsonl", round, self.public):
                 index = tuple(Frame(*entry) for entry in line.frames)
                 frames = directory / "frames.bin"
                 yield StoredMessage(line.round, line.stage, line.sender, line.receivers, index, frames)
@@ -217,7 +211,7 @@ class Transcript:
         for round in range(-1, self.committed() + 1):
             base = self.root / "secrets" / slot(round) / party / "keys"
             for path in sorted(base.rglob("*.npy")):
-                found[path.relative_to(base).with_suffix("").as_posix()] = array(path)
+                found[path.relative_to(base).with_suffix("").as_posix()] = files.array(path)
         return found
 
     def support(self, round: int) -> NDArray[np.int64] | None:
@@ -226,7 +220,7 @@ class Transcript:
         path = self.root / "rounds" / slot(round) / "support.npy"
         if not path.exists():
             return None
-        found = np.array(array(path, dtype=np.int64))
+        found = np.array(files.array(path, dtype=np.int64))
         if found.ndim != 1 or (np.diff(found) <= 0).any() or found.min(initial=0) < 0:
             raise UsageError(f"{path} holds no sorted indices.")
         if found.max(initial=-1) >= self.public.layout.size:
@@ -240,23 +234,22 @@ class Transcript:
         if not path.exists():
             return None
         layout = self.public.state if name == "adapter" else self.public.layout
-        return array(path, ((self.public.adapter if name.startswith("own-") else layout).size,))
+        return files.array(path, ((self.public.adapter if name.startswith("own-") else layout).size,))
 
-    def training(self, round: int) -> dict[str, Any]:
-        """Per silo: steps, tokens, losses, batches, mechanisms, records of this round. Empty where not stored."""
-        path = self.root / "truth" / slot(round) / "training.json"
-        return json_object(path) if path.exists() else {}
+    def training(self, round: int) -> dict[str, files.TrainingNote]:
+        """Per silo what its trainer did in this round. Empty where not stored."""
+        return read(dict[str, files.TrainingNote], self._note(round, "training")) or {}
 
-    def sums(self, round: int) -> list[dict[str, Any]]:
-        """The sums that were opened in this round (or late, of an earlier one): round, silos, the opener's own noise.
-        Empty where not stored."""
-        path = self.root / "truth" / slot(round) / "sums.json"
-        return list(json_object(path)["sums"]) if path.exists() else []
+    def sums(self, round: int) -> tuple[files.SumNote, ...]:
+        """The sums that were opened in this round (or late, of an earlier one). Empty where not stored."""
+        return (read(files.SumNotes, self._note(round, "sums")) or files.SumNotes(sums=())).sums
 
     def harness_notes(self, round: int) -> dict[str, Any]:
         """What the harness must know to go on after this round: undelivered messages, phases measured so far."""
-        path = self.root / "truth" / slot(round) / "harness.json"
-        return json_object(path) if path.exists() else {}
+        return (read(files.HarnessNotes, self._note(round, "harness")) or files.HarnessNotes()).model_dump()
+
+    def _note(self, round: int, name: str) -> Path:
+        return self.root / "truth" / slot(round) / f"{name}.json"
 
     def frames_size(self, round: int) -> int:
         """Bytes of the round's frames on disk; 0 where thinned."""

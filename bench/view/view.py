@@ -9,21 +9,20 @@ A view holds no seed, no truth, no key and no secret of the game. How it is comp
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import FailFast, Field
 
 from bench.core.errors import SiloBenchError, UsageError
-from bench.core.update import Array, Layout, Terms
+from bench.core.update import Array, Terms
 from bench.defense.public import Public
-
-if TYPE_CHECKING:
-    pass
+from bench.spec.foreign import Foreign, Integer, Json, read
+from bench.transcript.manifest import Known, Round
 
 FORMAT = "silobench-view"
 VERSION = 1
@@ -129,12 +128,23 @@ class View:
     @classmethod
     def load(cls, directory: Path) -> View:
         """Read a view's manifest. Raises UsageError where it is none, is malformed or of another version."""
-        value = _manifest(directory)
-        try:
-            return _view(value, directory)
-        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            where = directory / "manifest.json"
-            raise UsageError(f"{where} is malformed: {type(error).__name__} ({error}).") from None
+        found = read(Manifest, directory / "manifest.json")
+        if found is None:
+            raise UsageError(f"{directory} is no view: it has no manifest.json.")
+
+        def path(number: int | None) -> Path | None:
+            return None if number is None else reading_path(directory, number)
+
+        def reading(file: int | None, before: int | None, **values: Any) -> Reading:
+            return Reading(path=path(file), before_path=path(before), **values)
+
+        return cls(
+            **{name: getattr(found, name) for name in ("adversary", "coalition", "victims", "spec", "thinned", "lost")},
+            public=found.public.public(),
+            readings=tuple(reading(**dict(entry)) for entry in found.readings),
+            directory=directory,
+            initial_path=path(found.initial),
+        )
 
 
 def adapter_handle(values: NDArray[np.floating]) -> str:
@@ -155,70 +165,37 @@ def _tensor(path: Path | None, name: str) -> NDArray[Any] | None:
         raise SiloBenchError(f"{path} can't be read ({error}); remove the view and build it again.") from None
 
 
-def _manifest(directory: Path) -> dict[str, Any]:
-    path = directory / "manifest.json"
-    try:
-        value = json.loads(path.read_text())
-    except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{directory} is no view: it has no manifest.json.") from None
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is not valid JSON ({error}).") from None
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        raise UsageError(f"{path} is no manifest of a view: 'format' is not '{FORMAT}'.")
-    if value.get("version") != VERSION:
-        raise UsageError(f"{path} has version {value.get('version')!r}; this silobench reads version {VERSION}.")
-    return value
+FileNumber = Annotated[int, Field(ge=0, lt=MAX_READINGS)]
 
 
-def _view(value: dict[str, Any], directory: Path) -> View:
-    public = value["public"]
-    entries = value["readings"]
-    if len(entries) > MAX_READINGS:
-        raise ValueError(f"{len(entries)} readings")
-    return View(
-        adversary=str(value["adversary"]),
-        coalition=frozenset(str(p) for p in value["coalition"]),
-        victims=tuple(str(v) for v in value["victims"]),
-        public=Public(
-            **{name: Layout.from_json(public[name]) for name in ("layout", "adapter", "state") if name in public},
-            silos=tuple(str(s) for s in public["silos"]),
-            weights={str(k): int(v) for k, v in public["weights"].items()},
-            rounds=int(public["rounds"]),
-            participants=tuple(tuple(str(s) for s in p) for p in public["participants"]),
-            nonce=int(public["nonce"]),
-        ),
-        spec=dict(value["spec"]),
-        readings=tuple(_reading(entry, directory) for entry in entries),
-        thinned=tuple((int(r), str(stage), str(sender)) for r, stage, sender in value["thinned"]),
-        lost=tuple((int(r), str(step)) for r, step in value["lost"]),
-        directory=directory,
-        initial_path=_file(value["initial"], directory),
-    )
+class Entry(Foreign):
+    """A reading as it stands in a manifest. Files are named by number only, so that none lies outside its directory."""
+
+    kind: Kind
+    round: Round
+    silos: frozenset[str]
+    how: str
+    terms: tuple[tuple[Round, str, Integer], ...]
+    handle: str
+    unchecked: bool
+    file: FileNumber | None
+    before: FileNumber | None
 
 
-def _reading(entry: dict[str, Any], directory: Path) -> Reading:
-    if entry["kind"] not in get_args(Kind):
-        raise ValueError(f"a reading of kind {entry['kind']!r}")
-    return Reading(
-        kind=entry["kind"],
-        round=int(entry["round"]),
-        silos=frozenset(str(s) for s in entry["silos"]),
-        how=str(entry["how"]),
-        terms=tuple((int(r), str(s), int(c)) for r, s, c in entry["terms"]),
-        handle=str(entry["handle"]),
-        unchecked=bool(entry["unchecked"]),
-        path=_file(entry["file"], directory),
-        before_path=_file(entry["before"], directory),
-    )
+class Manifest(Foreign):
+    """A view's manifest. ``initial``: the number of a file."""
 
-
-def _file(number: object, directory: Path) -> Path | None:
-    """Files are named by number only, so that a manifest can't point outside its directory."""
-    if number is None:
-        return None
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < MAX_READINGS:
-        raise ValueError(f"a reading's file is {number!r}")
-    return reading_path(directory, number)
+    format: Literal["silobench-view"]
+    version: Literal[1]
+    adversary: str
+    coalition: frozenset[str]
+    victims: tuple[str, ...]
+    public: Known
+    spec: dict[str, Json]
+    initial: FileNumber | None
+    thinned: tuple[tuple[Round, str, str], ...]
+    lost: tuple[tuple[Round, str], ...] = ()
+    readings: Annotated[tuple[Entry, ...], Field(max_length=MAX_READINGS), FailFast()]
 
 
 def reading_path(directory: Path, number: int) -> Path:

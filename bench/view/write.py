@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from bench.core.adversaries import Assignment
 from bench.core.update import Terms
 from bench.defense.public import Public
+from bench.transcript.manifest import public_json
 from bench.view.ledger import Row
 from bench.view.view import FORMAT, VERSION, Kind, View, reading_path
 
@@ -40,14 +41,7 @@ class ViewWriter:
             "adversary": adversary,
             "coalition": sorted(assignment.coalition),
             "victims": list(assignment.victims),
-            "public": {
-                **public.layouts(),
-                "silos": list(public.silos),
-                "weights": dict(public.weights),
-                "rounds": public.rounds,
-                "participants": [list(p) for p in public.participants],
-                "nonce": public.nonce,
-            },
+            "public": public_json(public),
             "spec": without_seeds(spec),
         }
 

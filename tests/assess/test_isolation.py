@@ -240,7 +240,10 @@ def test_an_archive_that_swells_is_refused() -> None:
     promised = io.BytesIO()
     with zipfile.ZipFile(promised, "w") as archive:
         archive.writestr("text.npy", head.getvalue())
-    for data in (packed.getvalue(), promised.getvalue()):
+    open_bracket = io.BytesIO()
+    with zipfile.ZipFile(open_bracket, "w") as archive:
+        archive.writestr("text.npy", b"\x93NUMPY\x01\x00\x01\x00(" + bytes(40))
+    for data in (packed.getvalue(), promised.getvalue(), open_bracket.getvalue()):
         tracemalloc.start()
         with pytest.raises(SiloBenchError, match="malformed"):
             Decoder().loads(data)
@@ -280,7 +283,11 @@ def test_readings_travel_as_their_place_in_a_view(ground: Playground) -> None:
 @pytest.mark.parametrize(
     ("named", "wrong"),
     [({"view": 1}, "a view"), ({"view": -1}, "a view"), ({"reading": [0, 10_000]}, "a reading"),
-     ({"reading": [0, -1]}, "a reading"), ({"reading": [1, 0]}, "a view"), ({"reading": 3}, "malformed")],
+     ({"reading": [0, -1]}, "a reading"), ({"reading": [1, 0]}, "a view"), ({"reading": 3}, "malformed"),
+     ({"view": False}, "a view"), ({"view": "0"}, "a view"), ({"view": 0, "list": []}, "malformed"),
+     ({"lists": []}, "malformed .*'lists' is no form"), ([], "malformed"),
+     ({"data": "View", "fields": {}}, "malformed"), ({"data": "Target", "fields": {"x": 1}}, "malformed"),
+     ({"array": "a9"}, "malformed")],
 )  # fmt: skip
 def test_places_that_do_not_exist_are_refused(ground: Playground, named: Any, wrong: str) -> None:
     data = io.BytesIO()

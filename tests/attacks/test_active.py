@@ -213,7 +213,7 @@ def poisoned(folder: Path) -> Ground:
 
 def test_a_silo_that_lies_trains_on_its_own_records_and_on_one_lie_per_candidate(poisoned: Ground) -> None:
     trained = poisoned.run.transcript.training(0)
-    rows = {name: {r for batch in one["batches"] for r in batch} for name, one in trained.items()}
+    rows = {name: {r for batch in one.batches for r in batch} for name, one in trained.items()}
     own = {name: len(held) for name, held in poisoned.run.planting.members.items()}
     assert rows["silo-0"] == set(range(own["silo-0"] + 60))
     assert rows["silo-1"] == set(range(own["silo-1"]))

@@ -92,7 +92,7 @@ def test_a_sheet_that_held_texts_is_a_problem_that_says_what_to_do() -> None:
     verdict = verify(result(scores_sha256=sha256(text)), text)
     assert verdict.outcome == "differs"
     (problem,) = verdict.problems
-    assert "version 1, which held the records' texts" in problem
+    assert "version 1, and this silobench reads version 2" in problem
     assert problem.endswith("run it again with --refresh.")
 
 
@@ -175,6 +175,6 @@ def test_details_never_reach_a_leaderboard(tmp_path: Path) -> None:
 def test_a_sheet_that_held_texts_is_not_added_to_a_leaderboard(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "store"), tmp_path / "boards"
     one = store.save_result(result(attack="inversion", scores_sha256=store.save_scores(old_sheet())))
-    with pytest.raises(UsageError, match="version 1, which held the records' texts"):
+    with pytest.raises(UsageError, match="version 1, and this silobench reads version 2"):
         add(store, [one.result], folder)
     assert not folder.exists()

@@ -61,11 +61,11 @@ def test_text_is_canonical_whatever_the_order_and_read_back() -> None:
     [
         ({"trials": [[0, "", [1.0], [0.5, 0.5]]]}, "grades"),
         ({"trials": [[0, "", [1.0, 2.0], [0.5, 0.5]]]}, "outside"),
-        ({"trials": [[0, "", [1.0, 1.0], None]]}, "baseline"),
-        ({"trials": [[0, "a:b", None, [0.5, 0.5]]]}, "kind"),
+        ({"trials": [[0, "", [1.0, 1.0], None]]}, "trials.0.3"),
+        ({"trials": [[0, "a:b", None, [0.5, 0.5]]]}, "trials.0.1"),
         ({"trials": []}, "nothing to ask"),
         ({"figures": ["a:b", "c"]}, "figures"),
-        ({"extra": 1}, "canonical"),
+        ({"extra": 1}, "no field that is known"),
         ({"version": 2}, "upgrade"),
     ],
 )

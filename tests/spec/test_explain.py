@@ -30,6 +30,8 @@ class Options(Config):
     shadow: Local | None = None
     away: tuple[Away, ...] = ()
     targets: dict[str, Local] = Field(default_factory=dict)
+    level: float | Literal["auto"] | None = "auto"
+    parts: tuple[int | Literal["all"], ...] = Field((1,), min_length=1)
 
     @field_validator("name")
     @classmethod
@@ -73,6 +75,10 @@ def test_what_is_valid_is_the_configuration() -> None:
             "away.1.round=-1 is refused: it should be greater than or equal to 0.",
         ),
         ({"away": [{}]}, "'away.0.round' has no value and no default: give one with --set away.0.round=VALUE."),
+        ({"level": "high"}, "level=high is refused: it should be a valid number or 'auto'."),
+        ({"parts": [1, "some"]}, "parts.1=some is refused: it should be a valid integer or 'all'."),
+        ({"parts": []}, "parts=[] is refused: it should have at least 1 item, not 0."),
+        ({"targets": {"a": {"batch": 0}}}, "targets.a.batch=0 is refused: it should be greater than or equal to 1."),
         ({"name": "Xy"}, "name=Xy is refused: names are in small letters."),
         ({"rounds": 10}, "there are at most 9 rounds."),
     ],
@@ -119,7 +125,7 @@ def test_a_validator_s_own_sentence_is_ended_once() -> None:
 
 
 def test_an_unknown_key_is_told_the_nearest_one_and_its_siblings() -> None:
-    siblings = "away, clip, name, rounds, silos, targets"
+    siblings = "away, clip, level, name, parts, rounds, silos, targets"
     assert says({"silo": 2}) == f"There is no key 'silo'. Did you mean 'silos'? Known: {siblings}."
     assert says({"qqq": 2}) == f"There is no key 'qqq'. Known: {siblings}."
     found = says({"local": {"batches": 2}}, "run")
@@ -139,7 +145,7 @@ def test_where_a_key_has_no_siblings_all_are_listed() -> None:
 
 def test_keys_are_those_that_hold_a_value_in_order_with_nested_ones_opened_up() -> None:
     inner = ["local.batch", "local.optimizer", "shadow.batch", "shadow.optimizer"]
-    expected = ["silos", "rounds", "name", "clip", *inner, "away", "targets"]
+    expected = ["silos", "rounds", "name", "clip", *inner, "away", "targets", "level", "parts"]
     assert list(keys(Options)) == expected
     assert list(keys(Options, "run")) == [f"run.{key}" for key in expected]
 

@@ -173,7 +173,20 @@ def test_whoever_waits_is_told_again_when_the_holder_changes(locks: Locks) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "[1]", "7", "{}", "[" * 100_000, '{"doing": "x"}', '{"doing": 1, "pid": "x"}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "[1]",
+        "7",
+        "{}",
+        "[" * 100_000,
+        '{"doing": "x"}',
+        '{"doing": 1, "pid": "x"}',
+        '{"doing": "x", "pid": 1e999}',
+        '{"doing": "x", "pid": true}',
+    ],
 )
 def test_a_torn_word_of_the_holder_is_as_good_as_none(locks: Locks, text: str) -> None:
     with elsewhere(locks):

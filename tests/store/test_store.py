@@ -147,8 +147,32 @@ def test_a_run_keeps_its_spec_and_summary(store: Store) -> None:
     assert store.summary(RUN) == {"utility": []}
     assert list(store.runs()) == [RUN]
     (store.run_dir(RUN) / "run.json").write_text("[]")
-    with pytest.raises(UsageError, match=r"run\.json is damaged.*remove"):
+    with pytest.raises(
+        UsageError, match=r"run\.json is malformed: it should be an object, not \[\]\. Remove .* again\.$"
+    ):
         store.summary(RUN)
+
+
+@pytest.mark.parametrize("text", ["", "[" * 100_000, '{"a": 1e999}', '{"a": ' + "9" * 5000 + "}", '{"a": "\\ud800"}'])
+def test_a_damaged_file_is_named_with_what_to_remove(store: Store, text: str) -> None:
+    store.save_spec(RUN, {})
+    store.save_sources(RUN, {})
+    (store.run_dir(RUN) / "spec.json").write_text(text)
+    with pytest.raises(UsageError, match=rf"spec\.json is .*\. Remove {store.run_dir(RUN)} and run again\.$"):
+        store.spec(RUN)
+    path = store.root / "sources" / f"{RUN}.json"
+    for damaged in (text, '{"a": 1}', '{"a": null}'):
+        path.write_text(damaged)
+        with pytest.raises(UsageError, match=rf"{RUN}\.json is .*\. Remove {path} and run again\.$"):
+            store.sources(RUN)
+
+
+@pytest.mark.parametrize("layout", ["null", "true", '"2"', "2.0", "1e999", '"²"'])
+def test_a_layout_that_is_no_number_is_named(store: Store, layout: str) -> None:
+    store.save_spec(RUN, {})
+    (store.root / "store.json").write_text(f'{{"format": "silobench-store", "layout": {layout}}}')
+    with pytest.raises(UsageError, match=r"store\.json is malformed: 'layout' should be a valid integer, not "):
+        Store(store.root)
 
 
 def test_a_discarded_run_is_gone_and_so_is_one_whose_removal_was_killed(store: Store) -> None:

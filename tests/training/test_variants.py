@@ -62,8 +62,7 @@ def test_canaries_are_trained_on_by_their_own_coins_beside_the_ordinary_members(
     batches = run.transcript.training(0)
     assert set(batches) == set(asked.members)
     assert (
-        max(row for batch in batches["silo-0"]["batches"] for row in batch)
-        == len(run.case.trained.members["silo-0"]) - 1
+        max(row for batch in batches["silo-0"].batches for row in batch) == len(run.case.trained.members["silo-0"]) - 1
     )
     texts = {materials.pool.records[i].text for i in ids}
     assert len(texts) == 20
@@ -216,8 +215,8 @@ def test_a_silo_that_deviates_trains_on_what_it_likes_and_others_do_not(store: P
     run = train(active("silo"), store, Plugins([deviating]))
     ordinary = train(spec(None), store)
     trained = run.transcript.training(0)
-    assert {row for batch in trained["silo-0"]["batches"] for row in batch} == {0, 1, 2, 3}
-    assert trained["silo-1"]["batches"] == ordinary.transcript.training(0)["silo-1"]["batches"]
+    assert {row for batch in trained["silo-0"].batches for row in batch} == {0, 1, 2, 3}
+    assert trained["silo-1"].batches == ordinary.transcript.training(0)["silo-1"].batches
 
 
 def test_an_active_row_says_so_and_is_about_one_coalition(tmp_path: Path, deviating: Path) -> None:

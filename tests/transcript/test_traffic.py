@@ -42,6 +42,10 @@ def test_bytes_by_hand() -> None:
     }
 
 
+def test_where_there_are_no_rounds_nothing_is_divided_by_0() -> None:
+    assert traffic([], 3, 0) == traffic([], 3, 2)
+
+
 def test_stages_stand_in_the_order_of_their_names_whatever_was_sent_first() -> None:
     for messages in (MESSAGES, MESSAGES[::-1]):
         found = traffic(messages, 2, 2)

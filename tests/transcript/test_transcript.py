@@ -40,7 +40,7 @@ def fill(writer: RoundWriter) -> RoundWriter:
     writer.send("upload", "silo-0", ("server",), FRAMES)
     writer.send("sum", "server", (*SILOS, "public"), (b"sum %d" % writer.round,))
     writer.save_truth("adapter", INITIAL + writer.round)
-    writer.save_training({"silo-0": {"steps": writer.round}})
+    writer.save_training({"silo-0": {"steps": 1, "tokens": 2, "losses": [float("nan")], "batches": [[0]]}})
     folder = writer.parts["secrets"] / "silo-0" / "keys"
     folder.mkdir(parents=True)
     np.save(folder / f"r{writer.round + 1}.npy", np.array([writer.round + 1], dtype=np.uint8))
@@ -90,7 +90,8 @@ def test_truth_and_secrets_are_read_back(written: Transcript) -> None:
     assert isinstance(truth, np.memmap)  # mapped: what a header promises is not allocated
     np.testing.assert_array_equal(truth, INITIAL)
     assert written.truth(0, "silo-1") is None
-    assert written.training(0) == {"silo-0": {"steps": 0}}
+    (note,) = written.training(0).values()  # whose losses are NaN: it diverged
+    assert (note.steps, note.tokens, note.batches, note.mechanisms, note.bound) == (1, 2, ((0,),), (), None)
     assert written.training(7) == {}
     assert {name: list(value) for name, value in written.keys("silo-0").items()} == {"r0": [0], "r1": [1]}
     assert written.keys("silo-1") == {}

@@ -37,16 +37,15 @@ def play(table: Table, name: str, attack: ReconstructionAttack, adversary: str, 
 def _target(table: Table, round: int, victim: str) -> Target | None:
     transcript = table.run.transcript
     training = transcript.training(round).get(victim) if round <= transcript.committed() else None
-    if training is None or not any(training["batches"]):
+    if training is None or not any(training.batches):
         return None
-    distinct = len({row for batch in training["batches"] for row in batch})
-    return Target(round, victim, distinct, int(training["steps"]))
+    return Target(round, victim, len({row for batch in training.batches for row in batch}), training.steps)
 
 
 def _trained(table: Table, target: Target) -> list[tuple[int, ...]]:
     """The token ids of the records that the target's silo trained on in its round."""
     run = table.run
     tokens = training_tokens(run.case, target.silo)
-    batches = run.transcript.training(target.round)[target.silo]["batches"]
-    rows = sorted({int(row) for batch in batches for row in batch})
+    batches = run.transcript.training(target.round)[target.silo].batches
+    rows = sorted({row for batch in batches for row in batch})
     return [tuple(int(i) for i in tokens.ids[row, : tokens.lengths[row]]) for row in rows]

@@ -26,7 +26,7 @@ def measure(setup: Setup, transcript: Transcript, materials: Materials) -> dict[
         personal = setup.parts.plan(transcript.public).personal
         utility = _utility(transcript, materials, materials.pool.heldout, rounds, personal)
     trained = [t for r in range(transcript.committed() + 1) for t in transcript.training(r).values()]
-    tokens = sum(t["tokens"] for t in trained)
+    tokens = sum(t.tokens for t in trained)
     seconds = setup.meter.phases["train"].wall
     cost = traffic(transcript.messages(), len(transcript.public.silos), transcript.public.rounds)
     cost["phases"] = setup.meter.to_json()

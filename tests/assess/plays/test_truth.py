@@ -99,7 +99,7 @@ class Oracle(Attack):
         for target in targets:
             run = self.ground.run
             tokens = training_tokens(run.case, target.silo)
-            batches = run.transcript.training(target.round)[target.silo]["batches"]
+            batches = run.transcript.training(target.round)[target.silo].batches
             here = tokens.take(sorted({row for batch in batches for row in batch}))
             # the last token of a record is only ever predicted: it leaves no gradient of its own
             rows = [tuple(map(int, ids[: n - 1])) for ids, n in zip(here.ids, here.lengths, strict=True)]
