@@ -96,7 +96,7 @@ def test_a_keystream_reused_by_xor_shows_the_xor_of_two_updates(federate: Federa
 def test_across_rounds_too(federate: Federate, tmp_path: Path) -> None:
     run = federate(channels.ReusesKeystream(), silos=1, release="none")
     view = run.view(tmp_path / "view", "server", "server")
-    differences = [r for r in view.readings if r.kind == "difference"]
+    differences = [r for r in view.readings if r.kind == "xor"]
     assert [r.terms for r in differences] == [((0, "silo-0", -1), (1, "silo-0", 1))]
 
 
