@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SiloBenchError(Exception):
@@ -25,6 +26,17 @@ class Refused(SiloBenchError):
 
 class CannotOpen(Exception):
     """Raised by a channel's ``read`` when the knowledge it was handed opens nothing."""
+
+
+@contextmanager
+def raising(
+    kind: type[Exception], what: str = "", of: type[Exception] | tuple[type[Exception], ...] = Exception
+) -> Iterator[None]:
+    """Errors of the types ``of`` in its body leave it as a ``kind``, with ``what`` before their text."""
+    try:
+        yield
+    except of as error:
+        raise kind(f"{what}: {error}" if what else str(error)) from None
 
 
 def where_it_broke(error: BaseException) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import CannotOpen, SiloBenchError, UsageError
+from bench.core.errors import CannotOpen, SiloBenchError, UsageError, raising
 from bench.core.update import Form, Grid, Update
 from bench.defense.parts import Transform
 from defenses.channels.homomorphic import HomomorphicSum, KeyHolder, chunks, gather
@@ -35,14 +35,11 @@ class BFV(HomomorphicSum):
     accepts = frozenset({"grid"})
     error = 0.0
     bytes_per_value = 3.1
+    quantiser: Transform | None = None
 
     def __init__(self, bits: int = 8, clip: float | None = None, key_holder: KeyHolder = "silos") -> None:
         super().__init__(key_holder)
-        self._quantiser = Quantise(bits, clip)
-
-    @property
-    def quantiser(self) -> Transform:
-        return self._quantiser
+        self.quantiser = Quantise(bits, clip)
 
     def parameters(self) -> Parameters:
         return choose_bfv(self.silos, self.symmetric)
@@ -82,10 +79,8 @@ class BFV(HomomorphicSum):
     def decode(self, numbers: Iterator[NDArray[Any]], form: Form, count: int) -> NDArray[Any]:
         if form.grid is None:
             raise CannotOpen("the header names real values, which this channel never sends")
-        try:
+        with raising(CannotOpen, of=UsageError):
             digits = self.digits(form.grid)
-        except UsageError as error:
-            raise CannotOpen(str(error)) from None
         base, modulus = self.base(form.grid), self.codec().plain_modulus
         packed = gather(numbers, -(-form.count // digits), np.int64) % modulus
         if len(packed) and packed.max() >= base**digits:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.errors import CannotOpen, SiloBenchError, raising
 from bench.core.streams import SecretStreams
 from bench.core.update import Form, Update
 from bench.defense.channel import MAX_FRAME
@@ -48,7 +48,8 @@ class CompressedChannel(SumChannel):
         return compress(self._plain.finish(total, keys), self.level)
 
     def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
-        return self._plain.open(map(_expand_or_closed, frames), keys, form, count)
+        with raising(CannotOpen, of=SiloBenchError):
+            return self._plain.open(map(expand, frames), keys, form, count)
 
 
 def compress(frame: bytes, level: int) -> bytes:
@@ -68,13 +69,11 @@ def expand(frame: bytes) -> bytes:
     if not 0 < size <= MAX_FRAME:
         raise SiloBenchError(f"a compressed frame claims {size} bytes")
     body = frame[_LENGTH.size :]
-    try:
+    with raising(SiloBenchError, "a frame can't be decompressed", (zstandard.ZstdError, MemoryError, ValueError)):
         stated = zstandard.frame_content_size(body)
         if stated != size:
             raise SiloBenchError(f"a compressed frame claims {size} bytes and holds {stated}")
         plain = zstandard.ZstdDecompressor().decompress(body, max_output_size=size, allow_extra_data=False)
-    except (zstandard.ZstdError, MemoryError, ValueError) as error:
-        raise SiloBenchError(f"a frame can't be decompressed: {error}") from None
     if len(plain) != size:
         raise SiloBenchError(f"a compressed frame holds {len(plain)} bytes instead of {size}")
     return regroup(plain, back=True)
@@ -92,10 +91,3 @@ def regroup(frame: bytes, back: bool) -> bytes:
     shape = (rest // count, count) if back else (count, rest // count)
     values = np.frombuffer(frame, dtype=np.uint8, offset=_HEADER).reshape(shape)
     return frame[:_HEADER] + np.ascontiguousarray(values.T).tobytes()
-
-
-def _expand_or_closed(frame: bytes) -> bytes:
-    try:
-        return expand(frame)
-    except SiloBenchError as error:
-        raise CannotOpen(str(error)) from None

@@ -1,5 +1,7 @@
 """What CKKS and BFV sums have in common: a dealer, one key pair for all silos, ciphertexts added frame by frame.
 
+``KeyPairSum`` is common to all of them; ``HomomorphicSum`` to those of which a ciphertext travels without metadata.
+
 Where the silos hold the key, they encrypt symmetrically: half the time and a fifth of the noise of public-key
 encryption, and the server needs no key at all, only the parameters. Where the server opens, silos have the public key.
 
@@ -18,12 +20,13 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.errors import CannotOpen, SiloBenchError, raising
 from bench.core.parties import SERVER
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Form, Update
@@ -34,29 +37,80 @@ from defenses.channels.seal_ciphertexts import Codec, encrypt, new_context, save
 from defenses.channels.seal_parameters import Parameters
 
 KeyHolder = Literal["silos", "server"]
-_CACHED_KEYS = 2
 
 
 @dataclass
-class _Sum:
-    """A running sum, changed in place."""
+class Sum:
+    """A running sum, changed in place: the ciphertext, and how many were added."""
 
     vector: Any
+    count: int = 1
 
 
-class HomomorphicSum(SumChannel):
+class KeyPairSum(SumChannel):
     """``key_holder``: who has the secret key and opens the sum, all silos or the server."""
 
     dealt = True
+    #: in refusals
+    name = "this channel"
 
     def __init__(self, key_holder: KeyHolder = "silos") -> None:
         self.opener = key_holder
-        #: how many silos there are at most, and their public weight in all; the parameters depend on them
-        self.silos, self.weight = 1, 1
-        self._family: dict[tuple[int, int], Self] = {}
-        # parsing a context takes milliseconds and every frame needs one; a federation has two (secret and public)
-        self._contexts: list[tuple[bytes, Any]] = []
-        self._codecs: list[Codec] = []
+
+    @abstractmethod
+    def key_pair(self, public: Public) -> tuple[bytes, bytes]:
+        """A fresh one: TenSEAL contexts with the secret key and without."""
+
+    @abstractmethod
+    def load(self, raw: bytes) -> Any:
+        """A context of ``key_pair``. Raises SiloBenchError on bad bytes and on other parameters."""
+
+    @abstractmethod
+    def parse(self, context: Any, frame: bytes) -> Any:
+        """A frame as a TenSEAL vector of one ciphertext. Raises SiloBenchError on anything else."""
+
+    @abstractmethod
+    def pack(self, total: Sum) -> bytes:
+        """A sum as a frame."""
+
+    def keys(self, public: Public, secret: SecretStreams) -> Mapping[str, Mapping[str, bytes]]:
+        """One key pair: the secret key to its holders, the public one (or bare parameters) to the others."""
+        private, open_to_all = self.key_pair(public)
+        holders = {SERVER} if self.opener == "server" else set(public.silos)
+        parties = (*public.silos, SERVER)
+        return {party: {"secret": private} if party in holders else {"public": open_to_all} for party in parties}
+
+    def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
+        vector = self.parse(self.context(keys), frame)
+        if total is None:
+            return Sum(vector)
+        if not isinstance(total, Sum):
+            raise SiloBenchError(f"this sum was not started by {self.name}")
+        # TenSEAL spreads a vector of one value over a longer one: lengths are ours to compare
+        if vector.size() != total.vector.size():
+            raise SiloBenchError(f"a ciphertext of {vector.size()} values can't be added to {total.vector.size()}")
+        with raising(SiloBenchError, "a ciphertext can't be added"):
+            total.vector += vector
+        total.count += 1
+        return total
+
+    def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
+        if not isinstance(total, Sum):
+            raise SiloBenchError("there is nothing to finish: no ciphertext was added")
+        return self.pack(total)
+
+    def context(self, keys: Mapping[str, bytes]) -> Any:
+        """The loaded key. Raises SiloBenchError where none is there or it does not fit."""
+        raw = keys.get("secret") or keys.get("public")
+        if raw is None:
+            raise SiloBenchError(f"no key of {self.name} has arrived")
+        return self.load(raw)
+
+
+class HomomorphicSum(KeyPairSum):
+    """Its parameters depend on how many ``silos`` there are at most, and on their public ``weight`` in all."""
+
+    silos, weight = 1, 1
 
     @property
     def symmetric(self) -> bool:
@@ -76,17 +130,10 @@ class HomomorphicSum(SumChannel):
         them, of which it takes as many as it needs. Raises CannotOpen."""
 
     def for_silos(self, silos: int, weight: int | None = None) -> Self:
-        """This channel for a federation of ``silos`` of so much weight in all (None: 1 each); always the same object
-        for the same federation."""
-        key = silos, weight or silos
-        if key == (self.silos, self.weight):
-            return self
-        if key not in self._family:
-            other = copy.copy(self)
-            other.silos, other.weight = key
-            other._contexts, other._codecs = [], []
-            self._family[key] = other
-        return self._family[key]
+        """This channel for a federation of ``silos`` of so much weight in all (None: 1 each)."""
+        other = copy.copy(self)
+        other.silos, other.weight = silos, weight or silos
+        return other
 
     def for_public(self, public: Public) -> Self:
         return self.for_silos(len(public.silos), sum(public.weights.values()))
@@ -97,14 +144,19 @@ class HomomorphicSum(SumChannel):
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         return SumChannel.read(self.for_public(knowledge.public), knowledge)
 
-    def keys(self, public: Public, secret: SecretStreams) -> Mapping[str, Mapping[str, bytes]]:
-        """One key pair: the secret key to its holders, the public one (or bare parameters) to the others."""
+    def key_pair(self, public: Public) -> tuple[bytes, bytes]:
         parameters = self.for_public(public).parameters()
         context = new_context(parameters)
-        private = {"secret": save_context(context, parameters, secret=True)}
-        open_to_all = {"public": save_context(context, parameters, secret=False)}
-        holders = {SERVER} if self.opener == "server" else set(public.silos)
-        return {party: private if party in holders else open_to_all for party in (*public.silos, SERVER)}
+        return save_context(context, parameters, secret=True), save_context(context, parameters, secret=False)
+
+    def load(self, raw: bytes) -> Any:
+        return _loaded(self.parameters(), raw)
+
+    def parse(self, context: Any, frame: bytes) -> Any:
+        return self.codec().unpack(context, frame)
+
+    def pack(self, total: Sum) -> bytes:
+        return self.codec().pack(total.vector)
 
     def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
         """One frame per ciphertext. Raises SiloBenchError for values that this channel can't carry."""
@@ -115,28 +167,9 @@ class HomomorphicSum(SumChannel):
             full[: len(numbers)] = numbers
             yield codec.pack(encrypt(context, codec.parameters, full))
 
-    def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
-        vector = self.codec().unpack(self.context(keys), frame)
-        if total is None:
-            return _Sum(vector)
-        if not isinstance(total, _Sum):
-            raise SiloBenchError("this sum was not started by this channel")
-        try:
-            total.vector += vector
-        except Exception as error:
-            raise SiloBenchError(f"a ciphertext can't be added: {error}") from None
-        return total
-
-    def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
-        if not isinstance(total, _Sum):
-            raise SiloBenchError("there is nothing to finish: no ciphertext was added")
-        return self.codec().pack(total.vector)
-
     def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
-        try:
+        with raising(CannotOpen, of=SiloBenchError):
             context = self.context(keys)
-        except SiloBenchError as error:
-            raise CannotOpen(str(error)) from None
         if not context.has_secret_key():
             raise CannotOpen("the secret key is not among the keys at hand")
         if count > self.silos:
@@ -149,30 +182,25 @@ class HomomorphicSum(SumChannel):
     def _decrypted(self, frames: Iterator[bytes], context: Any) -> Iterator[NDArray[Any]]:
         codec = self.codec()
         for frame in frames:
-            try:
+            with raising(CannotOpen, "a ciphertext can't be decrypted"):
                 numbers = np.asarray(codec.unpack(context, frame).decrypt())
-            except Exception as error:
-                raise CannotOpen(f"a ciphertext can't be decrypted: {error}") from None
             if numbers.shape != (codec.parameters.slots,):
                 raise CannotOpen("a ciphertext does not decrypt to as many numbers as it has slots")
             yield numbers
 
     def codec(self) -> Codec:
-        if not self._codecs:
-            self._codecs.append(Codec(self.parameters()))
-        return self._codecs[0]
+        return _codec(self.parameters())
 
-    def context(self, keys: Mapping[str, bytes]) -> Any:
-        """The loaded key. Raises SiloBenchError where none is there or it does not fit."""
-        raw = keys.get("secret") or keys.get("public")
-        if raw is None:
-            raise SiloBenchError("no key of this channel has arrived")
-        for known, context in self._contexts:
-            if known == raw:
-                return context
-        context = self.codec().load_context(raw)
-        self._contexts[:] = [*self._contexts, (raw, context)][-_CACHED_KEYS:]
-        return context
+
+@lru_cache(maxsize=8)
+def _codec(parameters: Parameters) -> Codec:
+    return Codec(parameters)
+
+
+# parsing a context takes milliseconds and every frame needs one; a federation has two (secret and public)
+@lru_cache(maxsize=2)
+def _loaded(parameters: Parameters, raw: bytes) -> Any:
+    return _codec(parameters).load_context(raw)
 
 
 def gather(numbers: Iterator[NDArray[Any]], size: int, dtype: type) -> NDArray[Any]:

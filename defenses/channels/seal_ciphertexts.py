@@ -1,9 +1,9 @@
 """SEAL's contexts and ciphertexts as bytes of fixed form, through TenSEAL.
 
-A ciphertext travels as the coefficients of its two polynomials and nothing else, ``data_bits`` bits each, packed in
-pairs. SEAL's own serialisation stores 64-bit words under zstd, which random words of 36 bits do not take well (5.7
-bytes instead of 4.5), and metadata that a receiver would have to believe: which level, which scale, how many values.
-Here they follow from the parameters, and a frame of another length or with a coefficient not below q is refused.
+A ciphertext travels as the coefficients of its two polynomials and nothing else, packed, ``data_bits`` bits each.
+SEAL's own serialisation stores 64-bit words under zstd, which random words of 36 bits do not take well (5.7 bytes
+instead of 4.5), and metadata that a receiver would have to believe: which level, which scale, how many values. Here
+they follow from the parameters, and a frame of another length or with a coefficient not below q is refused.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import SiloBenchError
+from bench.core.errors import SiloBenchError, raising
 from defenses.channels.seal_parameters import SPECIAL_BITS, Parameters
+from defenses.channels.secagg.packing import Words, unpack
+from defenses.channels.secagg.packing import pack as pack_words
 
 _MAX_CONTEXT = 4 * 2**20
 _SEAL_MAGIC = b"\x5e\xa1\x10"
 _SEAL_HEADER = 16
-_WORD = np.uint64(64)
-
-Words = NDArray[np.uint64]
 
 
 def new_context(parameters: Parameters) -> Any:
@@ -87,12 +86,10 @@ class Codec:
         if len(raw) > _MAX_CONTEXT:
             raise SiloBenchError(f"a key of {len(raw)} bytes is no key of this channel")
         bfv = self.parameters.scheme == "bfv"
-        try:
+        with raising(SiloBenchError, "a key is malformed"):
             context = ts.context_from(raw, n_threads=1)
             fits = _shape(context) == self._shape
             fits = fits and (bfv or context.global_scale == 2.0**self.parameters.scale_bits)
-        except Exception as error:
-            raise SiloBenchError(f"a key is malformed: {error}") from None
         if not fits:
             raise SiloBenchError("a key has other parameters than this channel's for so many silos")
         return context
@@ -119,11 +116,9 @@ class Codec:
         if int(words.max()) >= self._q:
             raise SiloBenchError("a frame holds a coefficient that is not below the modulus")
         load = ts.bfv_vector_from if self.parameters.scheme == "bfv" else ts.ckks_vector_from
-        try:
+        with raising(SiloBenchError, "a frame is no ciphertext"):
             vector = load(context, self._before + words.tobytes() + self._tail)
             vector.size()  # TenSEAL loads when first asked
-        except Exception as error:
-            raise SiloBenchError(f"a frame is no ciphertext: {error}") from None
         return vector
 
 
@@ -131,47 +126,24 @@ def encrypt(context: Any, parameters: Parameters, values: NDArray[Any]) -> Any:
     """A vector of one ciphertext, from as many numbers as it has slots. Raises SiloBenchError."""
     import tenseal as ts
 
-    try:
+    with raising(SiloBenchError, "an update can't be encrypted with the key at hand"):
         if parameters.scheme == "bfv":
             return ts.bfv_vector(context, values.astype(np.int64).tolist())
         return ts.ckks_vector(context, values.astype(np.float64))
-    except Exception as error:
-        raise SiloBenchError(f"an update can't be encrypted with the key at hand: {error}") from None
-
-
-def pack_words(words: Words, bits: int) -> bytes:
-    """An even number of words below 2**bits, 32 <= bits <= 60 and divisible by 4, as ``bits / 8`` bytes each."""
-    pairs = words.reshape(-1, 2)
-    low = pairs[:, 0] | (pairs[:, 1] << np.uint64(bits))
-    high = pairs[:, 1] >> (_WORD - np.uint64(bits))
-    spare = bits // 4 - 8
-    packed = np.empty((len(pairs), bits // 4), dtype=np.uint8)
-    packed[:, :8] = low.astype("<u8").view(np.uint8).reshape(-1, 8)
-    packed[:, 8:] = high.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :spare]
-    return packed.tobytes()
 
 
 def unpack_words(packed: bytes, bits: int) -> Words:
-    """The inverse of ``pack_words``; the length must be a multiple of ``bits / 4``."""
-    rows = np.frombuffer(packed, dtype=np.uint8).reshape(-1, bits // 4)
-    low = np.ascontiguousarray(rows[:, :8]).view("<u8")[:, 0]
-    rest = np.zeros((len(rows), 8), dtype=np.uint8)
-    rest[:, : bits // 4 - 8] = rows[:, 8:]
-    words = np.empty((len(rows), 2), dtype="<u8")
-    words[:, 0] = low & np.uint64(2**bits - 1)
-    words[:, 1] = (low >> np.uint64(bits)) | (rest.view("<u8")[:, 0] << (_WORD - np.uint64(bits)))
-    return words.reshape(-1)
+    """All words of ``bits`` that were packed: as 64-bit ones, which SEAL has."""
+    return unpack(packed, 8 * len(packed) // bits, bits).astype("<u8")
 
 
 def _split(serialised: bytes) -> tuple[bytes, bytes, bytes]:
     """TenSEAL's message of a vector of one ciphertext: what precedes the ciphertext's length, the ciphertext as SEAL
     wrote it, what follows. Only for bytes that TenSEAL has just made here."""
     start = serialised.find(_SEAL_MAGIC, 0, 64)
-    if start < 0 or len(serialised) < start + _SEAL_HEADER:
-        raise SiloBenchError("this TenSEAL writes ciphertexts in an unknown form")
-    (size,) = struct.unpack_from("<Q", serialised, start + 8)
+    size = int.from_bytes(serialised[start + 8 : start + _SEAL_HEADER], "little")
     length = _varint(size)
-    if serialised[start - len(length) : start] != length:
+    if start < 0 or serialised[start - len(length) : start] != length:
         raise SiloBenchError("this TenSEAL writes ciphertexts in an unknown form")
     return serialised[: start - len(length)], serialised[start : start + size], serialised[start + size :]
 
@@ -182,10 +154,8 @@ def _inflate(blob: bytes, limit: int) -> bytes:
 
     if blob[5] == 0:
         return blob[_SEAL_HEADER:]
-    try:
+    with raising(SiloBenchError, "this SEAL compresses ciphertexts in an unknown form", zstandard.ZstdError):
         plain: bytes = zstandard.ZstdDecompressor().decompress(blob[_SEAL_HEADER:], max_output_size=limit)
-    except zstandard.ZstdError as error:
-        raise SiloBenchError(f"this SEAL compresses ciphertexts in an unknown form: {error}") from None
     return plain
 
 

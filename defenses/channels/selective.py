@@ -18,22 +18,21 @@ For the encrypted part everything said of CKKS holds (``flat_ckks``).
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import CannotOpen, SiloBenchError
+from bench.core.errors import CannotOpen, SiloBenchError, raising
 from bench.core.frames import decode_frame, encode_adapter
-from bench.core.parties import DEALER, SERVER, is_silo
+from bench.core.parties import is_silo
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Form, Update
 from bench.defense.channel import Candidate, Endpoint, Knowledge, Message, Opened
 from bench.defense.public import Public
-from bench.defense.sum_channel import SiloEndpoint, SumChannel, summed_silos
+from bench.defense.sum_channel import SiloEndpoint, summed_silos
 from defenses.channels.flat_ckks import FlatCKKS
+from defenses.channels.homomorphic import Sum
 from defenses.transforms.prune import smallest
 
 #: the first byte of a frame says what it is
@@ -42,53 +41,19 @@ _MASK, _CLEAR, _SEALED = b"M", b"P", b"C"
 Mask = NDArray[np.bool_]
 
 
-@dataclass
-class _Same:
-    """The mask, which every upload of a round repeats."""
-
-    frame: bytes
-
-
-@dataclass
-class _Clear:
-    values: NDArray[np.float64]
-
-
-@dataclass
-class _Sealed:
-    total: object
-
-
-class SelectiveCKKS(SumChannel):
+class SelectiveCKKS(FlatCKKS):
     """``share``: of all coordinates that is encrypted, from the second round on. ``error``, ``largest``: of the CKKS
-    part."""
-
-    dealt = True
-    opener = "silos"
+    part. A running sum is the mask (bytes, which every upload of a round repeats), values in clear, or a ``Sum``."""
 
     def __init__(self, share: float = 0.1, error: float = 1e-4, largest: float = 4.0) -> None:
-        self.share, self.error = share, error
-        self._ckks = FlatCKKS(error, largest)
-        self._family: dict[tuple[int, int], SelectiveCKKS] = {}
-        self.bytes_per_value = share * self._ckks.bytes_per_value + (1 - share) * 4 + 1 / 8
-
-    def for_public(self, public: Public) -> SelectiveCKKS:
-        """This channel for one federation, always the same object."""
-        key = len(public.silos), sum(public.weights.values())
-        if key not in self._family:
-            other = copy.copy(self)
-            other._ckks = self._ckks.for_public(public)
-            self._family[key] = other
-        return self._family[key]
+        super().__init__(error, largest)
+        self.share = share
+        self.bytes_per_value = share * self.bytes_per_value + (1 - share) * 4 + 1 / 8
 
     def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
-        channel = self.for_public(public)
-        if me in (SERVER, DEALER):
-            return SumChannel.endpoint(channel, me, public, state, secret)
-        return SelectiveSilo(channel, me, public, state, secret)
-
-    def keys(self, public: Public, secret: SecretStreams) -> Mapping[str, Mapping[str, bytes]]:
-        return self._ckks.keys(public, secret)
+        if is_silo(me):
+            return SelectiveSilo(self.for_public(public), me, public, state, secret)
+        return super().endpoint(me, public, state, secret)
 
     def sensitive(self, total: NDArray[np.floating]) -> Mask:
         """(layout.size,): where the ``share`` of largest magnitude of an opened sum is. Rounded to float32 first, so
@@ -99,68 +64,58 @@ class SelectiveCKKS(SumChannel):
         """The mask of the values that travel; those in clear; the ciphertexts of the others."""
         if update.grid is not None:
             raise SiloBenchError("selective encryption takes real values only")
-        values = self._ckks.checked(update)
+        values = self.checked(update)
         mask = _mask_of(keys, update.form)
         yield _MASK if mask.all() else _MASK + np.packbits(mask).tobytes()
         for frame in encode_adapter(values[~mask], "float32"):
             yield _CLEAR + frame
-        for sealed in self._ckks.seal(_part(update, mask), keys, secret, round):
+        for sealed in super().seal(_part(update, mask), keys, secret, round):
             yield _SEALED + sealed
 
     def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
-        handlers = {_MASK: self._add_mask, _CLEAR: self._add_clear, _SEALED: self._add_sealed}
-        handler = handlers.get(frame[:1])
-        if handler is None:
+        kind = frame[:1]
+        if kind == _MASK:
+            if total is not None and not (isinstance(total, bytes) and total == frame):
+                raise SiloBenchError("silos of one round encrypt different coordinates; their uploads can't be added")
+            return frame
+        if kind == _CLEAR:
+            values = _clear_values(frame)
+            if total is None:
+                return values
+            if not isinstance(total, np.ndarray) or total.shape != values.shape:
+                raise SiloBenchError(f"a frame of {len(values)} values can't be added to a sum of others")
+            return total + values
+        if kind != _SEALED:
             raise SiloBenchError("a frame is neither a mask nor values nor a ciphertext")
-        return handler(total, frame, keys)
-
-    def _add_mask(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
-        if total is None:
-            return _Same(frame)
-        if not isinstance(total, _Same) or total.frame != frame:
-            raise SiloBenchError("silos of one round encrypt different coordinates; their uploads can't be added")
-        return total
-
-    def _add_clear(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
-        values = _clear_values(frame)
-        if total is None:
-            return _Clear(values)
-        if not isinstance(total, _Clear) or total.values.shape != values.shape:
-            raise SiloBenchError(f"a frame of {len(values)} values can't be added to a sum of others")
-        total.values += values
-        return total
-
-    def _add_sealed(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
-        if total is not None and not isinstance(total, _Sealed):
+        if total is not None and not isinstance(total, Sum):
             raise SiloBenchError("a ciphertext can't be added to what is none")
-        return _Sealed(self._ckks.add(None if total is None else total.total, frame[1:], keys))
+        return super().add(total, frame[1:], keys)
 
     def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
-        if isinstance(total, _Same):
-            return total.frame
-        if isinstance(total, _Clear):
-            return _CLEAR + next(encode_adapter(total.values, "float64"))
-        if isinstance(total, _Sealed):
-            return _SEALED + self._ckks.finish(total.total, keys)
+        if isinstance(total, bytes):
+            return total
+        if isinstance(total, np.ndarray):
+            return _CLEAR + next(encode_adapter(total, "float64"))
+        if isinstance(total, Sum):
+            return _SEALED + super().finish(total, keys)
         raise SiloBenchError("there is nothing to finish: no frame was added")
 
     def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
         mask, values, rest = self._open_clear(frames, form)
         # positions among the values that travel, as if these were the whole adapter
         sealed = Form(form.layout, None, np.flatnonzero(mask))
-        opened = self._ckks.open(rest, keys, sealed, count)
+        opened = super().open(rest, keys, sealed, count)
         values[mask] = opened[: len(mask)][mask]
         return form.spread(values)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         """What opens with a key; and, with or without one, what was sent in clear."""
-        channel = self.for_public(knowledge.public)
-        yield from SumChannel.read(channel, knowledge)
+        yield from super().read(knowledge)
         for message in knowledge.messages:
             own = message.sender in knowledge.parties and is_silo(message.sender)
             if message.stage in ("upload", "sum") and not own:
                 with contextlib.suppress(CannotOpen, SiloBenchError):
-                    yield channel.clear_part(message, knowledge)
+                    yield self.clear_part(message, knowledge)
 
     def clear_part(self, message: Message, knowledge: Knowledge) -> Candidate:
         """The values that a message shows without any key. Raises CannotOpen where there are none."""
@@ -188,10 +143,8 @@ class SelectiveCKKS(SumChannel):
         found = np.empty(clear)
         filled = 0
         while filled < clear:
-            try:
+            with raising(CannotOpen, of=SiloBenchError):
                 part = _clear_values(next(frames, b""))
-            except SiloBenchError as error:
-                raise CannotOpen(str(error)) from None
             if not 0 < len(part) <= clear - filled:
                 raise CannotOpen(f"a frame of {len(part)} values where {clear - filled} are left")
             found[filled : filled + len(part)] = part

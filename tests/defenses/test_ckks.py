@@ -198,7 +198,7 @@ def test_no_more_than_two_contexts_are_kept(keys) -> None:
     for _ in range(3):
         other = CKKS().keys(public(SMALL, 1), SECRET)["silo-0"]
         list(channel.seal(Update(np.ones(SMALL.size, np.float32), SMALL), other, SECRET, 0))
-    assert len(channel._contexts) == 2
+    assert ckks._load_context.cache_info().currsize == 2
 
 
 def damaged(frame: bytes, rng: np.random.Generator) -> bytes:

@@ -60,17 +60,14 @@ class SecureAggregation(Channel):
     error = 0.0
     #: 10 bits: three silos of 8 bits each
     bytes_per_value = 1.25
+    quantiser: Transform | None = None
 
     def __init__(
         self, policy: Policy | None = None, quantiser: Transform | None = None, payload: Payload | None = None
     ) -> None:
         self.policy, self.payload = policy or Policy(), payload or Updates()
         self.fewest = self.policy.fewest
-        self._quantiser = quantiser
-
-    @property
-    def quantiser(self) -> Transform | None:
-        return self._quantiser
+        self.quantiser = quantiser
 
     def stages(self) -> tuple[Stage, ...]:
         return (*_BEFORE, *(_CONFIRM if self.policy.active else ()), *_AFTER)
