@@ -19,8 +19,7 @@ class Config(SampledConfig):
 
 
 def build(config: Config) -> Defense:
-    from defenses.trainers.build import sampled
     from defenses.transforms.trained_factors import TrainedFactors
 
     transforms = (TrainedFactors("alternate"),) if config.send == "trained" else ()
-    return Defense(trainer=sampled(config, "dp-alternate-lora", "alternate"), transforms=transforms)
+    return Defense(trainer=config.trainer("dp-alternate-lora", "alternate"), transforms=transforms)

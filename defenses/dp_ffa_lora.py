@@ -22,8 +22,7 @@ class Config(SampledConfig):
 
 
 def build(config: Config) -> Defense:
-    from defenses.trainers.build import sampled
     from defenses.transforms.trained_factors import TrainedFactors
 
     transforms = (TrainedFactors("b"),) if config.send == "trained" else ()
-    return Defense(trainer=sampled(config, "dp-ffa-lora", "b"), transforms=transforms)
+    return Defense(trainer=config.trainer("dp-ffa-lora", "b"), transforms=transforms)

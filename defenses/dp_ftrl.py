@@ -21,13 +21,4 @@ class Config(PrivacyConfig):
 def build(config: Config) -> Defense:
     from defenses.trainers.dp_ftrl import DPFTRL
 
-    trainer = DPFTRL(
-        config.epsilon,
-        config.sigma,
-        config.clip,
-        config.delta,
-        config.microbatch,
-        bands=config.bands,
-        gradients=config.gradients,
-    )
-    return Defense(trainer=trainer)
+    return Defense(trainer=DPFTRL(**config.common(), bands=config.bands))

@@ -14,6 +14,4 @@ class Config(SampledConfig):
 
 
 def build(config: Config) -> Defense:
-    from defenses.trainers.build import sampled
-
-    return Defense(trainer=sampled(config, "dp-sgd"))
+    return Defense(trainer=config.trainer("dp-sgd"))

@@ -33,13 +33,4 @@ class Config(_Config):
 def build(config: Config) -> Defense:
     from defenses.trainers.dp_sgd import DPSGD
 
-    trainer = DPSGD(
-        None,
-        config.sigma,
-        config.clip,
-        config.delta,
-        config.microbatch,
-        gradients=config.gradients,
-        name="dp-sgd-high-utility",
-    )
-    return Defense(trainer=trainer)
+    return Defense(trainer=DPSGD(None, **dict(config), name="dp-sgd-high-utility"))

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from bench.privacy import MAX_CALIBRATED_EPSILON
-from bench.spec.config import Config
+from defenses.transforms.budget import NoiseConfig
+
+if TYPE_CHECKING:
+    from defenses.trainers.dp_sgd import DPSGD
+    from defenses.trainers.factors import Factors
 
 #: what a silo uploads where a round trains some of the LoRA matrices only
 Send = Literal["trained", "all"]
 
 
-class PrivacyConfig(Config):
+class PrivacyConfig(NoiseConfig):
     """How much noise, and how far a record's gradient may reach.
 
     ``epsilon``: the whole run's budget per silo, at ``delta`` (None: 1 / (10 n), n the silo's nominal size), from which
@@ -23,25 +26,12 @@ class PrivacyConfig(Config):
     rounding.
     """
 
-    epsilon: float | None = Field(8.0, gt=0, le=MAX_CALIBRATED_EPSILON)
-    sigma: float | None = Field(None, gt=0)
-    clip: float = Field(1.0, gt=0)
-    delta: float | None = Field(None, gt=0, lt=1)
     microbatch: int = Field(8, ge=1)
     gradients: Literal["fast", "opacus"] = "fast"
 
-    @model_validator(mode="before")
-    @classmethod
-    def _sigma_replaces_the_default_epsilon(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("sigma") is not None and "epsilon" not in values:
-            return {**values, "epsilon": None}
-        return values
-
-    @model_validator(mode="after")
-    def _one_of_the_two(self) -> PrivacyConfig:
-        if (self.epsilon is None) == (self.sigma is None):
-            raise ValueError("give either epsilon (and its noise is calibrated) or sigma, not both and not neither")
-        return self
+    def common(self) -> dict[str, Any]:
+        """The options that every private trainer has, by name."""
+        return {name: getattr(self, name) for name in PrivacyConfig.model_fields}
 
 
 class SampledConfig(PrivacyConfig):
@@ -53,3 +43,12 @@ class SampledConfig(PrivacyConfig):
     clip_quantile: float | None = Field(None, gt=0, lt=1)
     clip_rate: float = Field(0.2, gt=0, le=10)
     clip_share: float = Field(0.1, gt=0, lt=1)
+
+    def trainer(self, name: str, factors: Factors = "both") -> DPSGD:
+        """DP-SGD for a defense of that name."""
+        from defenses.trainers.dp_sgd import DPSGD, Quantile
+
+        quantile = None
+        if self.clip_quantile is not None:
+            quantile = Quantile(self.clip_quantile, self.clip_rate, self.clip_share)
+        return DPSGD(**self.common(), factors=factors, quantile=quantile, name=name)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,71 +22,40 @@ from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
 from bench.defense.parts import Mechanism, Promise, TrainJob
-from bench.privacy import calibrate, default_delta
 from bench.privacy.banded import coefficients, sensitivity
 from bench.spec.run import LocalSpec
-from defenses.trainers.private import (
-    Batch,
-    Gradients,
-    PrivateTrainer,
-    Round,
-    not_the_victim_itself,
-    public_delta,
-    steps_of,
-)
+from defenses.trainers.private import Batch, PrivateTrainer, Round, steps_of
+from defenses.transforms.budget import others
 
 
+@dataclass(eq=False, kw_only=True)
 class DPFTRL(PrivateTrainer):
     """Record i is in step t where t = i modulo the period, steps counted over the silo's rounds: participations of a
     record are exactly a period apart, however many records there are. The period is the nominal size over the batch,
     rounded up. A step's sum gets the correlated noise and is divided by the nominal size over the period.
 
-    Either ``epsilon`` (with ``delta``) or ``sigma``, the noise multiplier of the whole run's one release, is given.
-    ``bands``: at most the period, which None stands for; 1 is independent noise.
+    ``sigma`` is the noise multiplier of the whole run's one release. ``bands``: at most the period, which None stands
+    for; 1 is independent noise.
     """
 
     promise = Promise(
         unit="record",
         adjacency="zero-out",
-        against=not_the_victim_itself,
+        against=others,
         note="one record of the silo, made blank in its place, against everyone but the silo itself",
     )
 
-    def __init__(
-        self,
-        epsilon: float | None = 8.0,
-        sigma: float | None = None,
-        clip: float = 1.0,
-        delta: float | None = None,
-        microbatch: int = 8,
-        *,
-        bands: int | None = None,
-        gradients: Gradients = "fast",
-    ) -> None:
-        if (epsilon is None) == (sigma is None):
-            raise ValueError("give exactly one of epsilon and sigma")
-        super().__init__(clip, microbatch, gradients)
-        self.epsilon, self.sigma, self.delta, self.bands = epsilon, sigma, delta, bands
+    name: str = "dp-ftrl"
+    bands: int | None = None
 
     def plan(self, rounds: int, local: LocalSpec, nominal_size: int) -> Sequence[Mechanism]:
         """One entry per round, all of one release. ``sigma`` there: of the noise before correlation, in clips."""
         period = math.ceil(nominal_size / local.batch)
         bands = min(self.bands or period, period)
         steps = steps_of(local, nominal_size)
-        public_delta("dp-ftrl", self.delta, nominal_size)
-        sigma = self.sigma
-        if sigma is None:
-            assert self.epsilon is not None
-            sigma = calibrate(self.epsilon, self.delta or default_delta(nominal_size), 1.0, 1)
-        params = {
-            "sigma": sigma * sensitivity(bands, period, rounds * steps),
-            "bands": float(bands),
-            "separation": float(period),
-            "steps": float(steps),
-        }
-        if self.delta is not None:
-            params["delta"] = self.delta
-        return [Mechanism("banded-gaussian", params)] * rounds
+        sigma = self.multiplier(nominal_size, 1.0, 1) * sensitivity(bands, period, rounds * steps)
+        sizes = {"bands": float(bands), "separation": float(period), "steps": float(steps)}
+        return [self.mechanism("banded-gaussian", sigma=sigma, **sizes)] * rounds
 
     def start(self, job: TrainJob, mechanism: Mechanism, records: int) -> Round:
         return BandedRound(self, job, mechanism, records)

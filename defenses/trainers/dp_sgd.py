@@ -14,21 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.streams import State
 from bench.defense.parts import Mechanism, Promise, TrainJob
-from bench.privacy import calibrate, default_delta
 from bench.spec.run import LocalSpec
-from defenses.trainers.factors import Factors
-from defenses.trainers.private import (
-    Batch,
-    Gradients,
-    PrivateTrainer,
-    Round,
-    add_noise,
-    not_the_victim_itself,
-    public_delta,
-    steps_of,
-)
+from defenses.trainers.private import Batch, PrivateTrainer, Round, add_noise, steps_of
+from defenses.transforms.budget import others
 
 #: an adaptive clip stays within this factor of the one that it starts from
 _CLIP_RANGE = 1e4
@@ -59,58 +48,37 @@ class Quantile:
         return min(max(moved, start / _CLIP_RANGE), start * _CLIP_RANGE)
 
 
+@dataclass(eq=False, kw_only=True)
 class DPSGD(PrivateTrainer):
     """Every step: each record joins with probability ``rate``; its gradient over all trained values together is clipped
     to L2 norm ``clip``; the sum gets Gaussian noise of ``sigma * clip`` per value and is divided by the expected batch;
     an optimiser step follows. A step whose batch is empty adds noise and counts like any other.
 
-    Either ``epsilon`` (with ``delta``, None for 1 / (10 n)) or ``sigma`` is given. The noise for ``epsilon`` is
-    calibrated to a silo that takes part in every round: the schedule of rounds is public, so sitting one out is no
-    amplification, only budget left unspent. With ``quantile`` the clip adapts, starting from ``clip``, and ``sigma`` is
-    the multiplier of gradients and count together. ``name``: of the defense, for messages.
+    The noise for ``epsilon`` is calibrated to a silo that takes part in every round: the schedule of rounds is public,
+    so sitting one out is no amplification, only budget left unspent. With ``quantile`` the clip adapts, starting from
+    ``clip``, and ``sigma`` is the multiplier of gradients and count together.
     """
 
     promise = Promise(
         unit="record",
         adjacency="add-remove",
-        against=not_the_victim_itself,
+        against=others,
         note="one record of the silo, added or removed, against everyone but the silo itself",
     )
 
-    def __init__(
-        self,
-        epsilon: float | None = 8.0,
-        sigma: float | None = None,
-        clip: float = 1.0,
-        delta: float | None = None,
-        microbatch: int = 8,
-        *,
-        gradients: Gradients = "fast",
-        factors: Factors = "both",
-        quantile: Quantile | None = None,
-        name: str = "dp-sgd",
-    ) -> None:
-        if (epsilon is None) == (sigma is None):
-            raise ValueError("give exactly one of epsilon and sigma")
-        super().__init__(clip, microbatch, gradients, factors)
-        self.epsilon, self.sigma, self.delta, self.quantile, self.name = epsilon, sigma, delta, quantile, name
+    name: str = "dp-sgd"
+    quantile: Quantile | None = None
 
     def plan(self, rounds: int, local: LocalSpec, nominal_size: int) -> Sequence[Mechanism]:
         """One mechanism per round. Raises UsageError where no noise reaches the epsilon asked for."""
         rate = min(1.0, local.batch / nominal_size)
         steps = steps_of(local, nominal_size)
-        public_delta(self.name, self.delta, nominal_size)
-        sigma = self.sigma
-        if sigma is None:
-            assert self.epsilon is not None
-            sigma = calibrate(self.epsilon, self.delta or default_delta(nominal_size), rate, rounds * steps)
-        params = {"rate": rate, "sigma": sigma, "steps": float(steps)}
-        if self.delta is not None:
-            params["delta"] = self.delta
+        sigma = self.multiplier(nominal_size, rate, rounds * steps)
         if self.quantile is None:
-            return [Mechanism("poisson-gaussian", params)] * rounds
-        params["sigma"], params["sigma_count"] = self.quantile.split(sigma)
-        return [Mechanism("poisson-gaussian-counts", params)] * rounds
+            return [self.mechanism("poisson-gaussian", rate=rate, sigma=sigma, steps=float(steps))] * rounds
+        sigma, count = self.quantile.split(sigma)
+        kind = "poisson-gaussian-counts"
+        return [self.mechanism(kind, rate=rate, sigma=sigma, steps=float(steps), sigma_count=count)] * rounds
 
     def start(self, job: TrainJob, mechanism: Mechanism, records: int) -> Round:
         return PoissonRound(self, job, mechanism, records)
@@ -134,7 +102,7 @@ class PoissonRound(Round):
         self._sampling = job.secret.generator("dp-sgd sampling", job.round)
         self._noise = job.secret.generator("dp-sgd noise", job.round)
         self._counting = job.secret.generator("dp-sgd count", job.round)
-        self.clip = trainer.clip if trainer.quantile is None else _stored_clip(job.state, trainer.clip)
+        self.clip = trainer.clip if trainer.quantile is None else float(job.state.get("clip", trainer.clip))
         self.expected = self._rate * job.nominal_size
 
     def rows(self) -> NDArray[np.int64]:
@@ -149,7 +117,3 @@ class PoissonRound(Round):
     def finish(self) -> None:
         if self._trainer.quantile is not None:
             self._state["clip"] = np.array(self.clip, dtype=np.float64)
-
-
-def _stored_clip(state: State, start: float) -> float:
-    return float(state["clip"]) if "clip" in state else start

@@ -10,7 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,6 +21,7 @@ from bench.core.errors import UsageError
 from bench.core.tokens import Tokens
 from bench.defense.defaults.trainer import make_optimizer
 from bench.defense.parts import Mechanism, Trainer, Training, TrainJob
+from bench.privacy import calibrate, default_delta
 from bench.spec.run import LocalSpec
 from defenses.trainers.factors import Factors, training_only
 from defenses.trainers.opacus_gradients import Opacus
@@ -31,11 +32,6 @@ if TYPE_CHECKING:
 
 Gradients = Literal["fast", "opacus"]
 _BACKENDS: dict[Gradients, type[Backend]] = {"fast": Fast, "opacus": Opacus}
-
-
-def not_the_victim_itself(coalition: frozenset[str], victim: str) -> bool:
-    """A silo's records are protected against all coalitions that the silo is no part of."""
-    return victim not in coalition
 
 
 @dataclass(frozen=True)
@@ -68,17 +64,46 @@ class Round(ABC):
         """Store what the next round needs."""
 
 
+@dataclass(eq=False)
 class PrivateTrainer(Trainer):
     """Each step: gradients of the loss of every record of the batch, over all trained values together clipped to an L2
     norm, summed, randomised and divided by a public number; then an optimiser step, which is post-processing.
 
-    ``microbatch`` bounds how many records are in memory at once. ``factors``: which LoRA matrices are trained.
+    Either ``epsilon`` (with ``delta``, None for 1 / (10 n)) or ``sigma``, a noise multiplier, is given. ``microbatch``
+    bounds how many records are in memory at once. ``factors``: which LoRA matrices are trained. ``name``: of the
+    defense, for messages.
     """
 
-    def __init__(
-        self, clip: float = 1.0, microbatch: int = 8, gradients: Gradients = "fast", factors: Factors = "both"
-    ) -> None:
-        self.clip, self.microbatch, self.gradients, self.factors = clip, microbatch, gradients, factors
+    epsilon: float | None = 8.0
+    sigma: float | None = None
+    clip: float = 1.0
+    delta: float | None = None
+    microbatch: int = 8
+    _: KW_ONLY
+    gradients: Gradients = "fast"
+    factors: Factors = "both"
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.epsilon is None) == (self.sigma is None):
+            raise ValueError("give exactly one of epsilon and sigma")
+
+    def multiplier(self, nominal_size: int, rate: float, releases: int) -> float:
+        """``sigma``, or what ``epsilon`` takes. Raises UsageError for a delta of one's own above 1 / (10 n), and where
+        no noise reaches the epsilon."""
+        if self.delta is not None and self.delta > 1 / (10 * nominal_size):
+            raise UsageError(
+                f"{self.name}.delta is {self.delta:g}, and a silo of {nominal_size} records needs at most 1/(10 n) = "
+                f"{1 / (10 * nominal_size):.2g}: lower it or leave it out."
+            )
+        if self.sigma is not None:
+            return self.sigma
+        assert self.epsilon is not None
+        return calibrate(self.epsilon, self.delta or default_delta(nominal_size), rate, releases)
+
+    def mechanism(self, kind: str, **params: float) -> Mechanism:
+        """With ``delta``, where one was given."""
+        return Mechanism(kind, params if self.delta is None else {**params, "delta": self.delta})
 
     @abstractmethod
     def start(self, job: TrainJob, mechanism: Mechanism, records: int) -> Round:
@@ -152,15 +177,6 @@ def add_noise(total: Sequence[torch.Tensor], scale: float, noise: np.random.Gene
     for summed in total:
         drawn = torch.from_numpy(noise.standard_normal(tuple(summed.shape)) * scale)
         summed += drawn.to(device=summed.device, dtype=summed.dtype)
-
-
-def public_delta(name: str, delta: float | None, nominal_size: int) -> None:
-    """Raises UsageError for a delta of one's own above 1 / (10 n)."""
-    if delta is not None and delta > 1 / (10 * nominal_size):
-        raise UsageError(
-            f"{name}.delta is {delta:g}, and a silo of {nominal_size} records needs at most 1/(10 n) = "
-            f"{1 / (10 * nominal_size):.2g}: lower it or leave it out."
-        )
 
 
 def steps_of(local: LocalSpec, nominal_size: int) -> int:

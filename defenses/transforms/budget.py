@@ -1,10 +1,10 @@
-"""The budget of defenses that protect whole silos: an epsilon to calibrate noise to, or the noise itself."""
+"""The budget of private defenses: an epsilon to calibrate noise to, or the noise itself."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -15,17 +15,12 @@ from bench.privacy import MAX_CALIBRATED_EPSILON, calibrate, calibrate_skellam, 
 from bench.spec.config import Config
 
 
-class BudgetConfig(Config):
-    """How much noise, and how far a silo's update may reach.
-
-    ``epsilon``: the whole run's budget for one silo, at ``delta`` (None: 1 / (10 n), n the number of silos), from which
-    the noise is calibrated. ``sigma``: the noise multiplier itself, in norms of an update, instead of an epsilon.
-    ``clip``: the L2 norm that a silo's update is cut to.
-    """
+class NoiseConfig(Config):
+    """Either ``epsilon`` at ``delta``, or ``sigma``; and ``clip``, the L2 norm that noise is measured in."""
 
     epsilon: float | None = Field(8.0, gt=0, le=MAX_CALIBRATED_EPSILON)
-    sigma: float | None = Field(None, gt=0, le=1e6)
-    clip: float = Field(1.0, gt=0, le=1e6)
+    sigma: float | None = Field(None, gt=0)
+    clip: float = Field(1.0, gt=0)
     delta: float | None = Field(None, gt=0, lt=1)
 
     @model_validator(mode="before")
@@ -36,10 +31,22 @@ class BudgetConfig(Config):
         return values
 
     @model_validator(mode="after")
-    def _one_of_the_two(self) -> BudgetConfig:
+    def _one_of_the_two(self) -> Self:
         if (self.epsilon is None) == (self.sigma is None):
             raise ValueError("give either epsilon (and its noise is calibrated) or sigma, not both and not neither")
         return self
+
+
+class BudgetConfig(NoiseConfig):
+    """How much noise, and how far a silo's update may reach.
+
+    ``epsilon``: the whole run's budget for one silo, at ``delta`` (None: 1 / (10 n), n the number of silos), from which
+    the noise is calibrated. ``sigma``: the noise multiplier itself, in norms of an update, instead of an epsilon.
+    ``clip``: the L2 norm that a silo's update is cut to.
+    """
+
+    sigma: float | None = Field(None, gt=0, le=1e6)
+    clip: float = Field(1.0, gt=0, le=1e6)
 
     def budget(self, name: str) -> Budget:
         return Budget(name, self.epsilon, self.sigma, self.delta)

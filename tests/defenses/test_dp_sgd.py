@@ -63,7 +63,7 @@ def test_a_delta_of_ones_own_is_logged_and_bounded() -> None:
 
 def test_the_noise_is_calibrated_to_all_rounds_at_that_delta(monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr("defenses.trainers.dp_sgd.calibrate", lambda *words: asked.append(words) or 2.0)
+    monkeypatch.setattr("defenses.trainers.private.calibrate", lambda *words: asked.append(words) or 2.0)
     for delta in (None, 1e-5):
         assert DPSGD(8.0, delta=delta).plan(3, LOCAL, 30)[2].params["sigma"] == 2.0
     assert asked == [(8.0, 0.003, 8 / 30, 24), (8.0, 1e-5, 8 / 30, 24)]
