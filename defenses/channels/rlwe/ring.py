@@ -5,22 +5,16 @@ Arrays of coefficients are ``uint64``, to be read modulo q; additions may wrap a
 
 from __future__ import annotations
 
-import math
-from functools import cache
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from defenses.channels import negacyclic
 from defenses.channels.rlwe.parameters import DEGREE
 from defenses.channels.secagg.masks import stream
 
 _HALF = 27
-#: relative error of a double's rounding
-_EPSILON = 2.0**-53
-#: absolute error of a root of unity, NumPy's and ours: at most 4 roundings
-_ROOT = 4 * _EPSILON
-#: L2 norm of an element's halves as complex numbers: N coefficients of at most sqrt(2) * 2**26
-_HALVES_NORM = math.sqrt(DEGREE) * math.sqrt(2) * 2 ** (_HALF - 1)
 _DIGIT_BITS = 6
 
 
@@ -43,26 +37,9 @@ def coefficients(element: NDArray[np.complex128]) -> NDArray[np.uint64]:
     return low + (high << np.uint64(_HALF))
 
 
-def error_bound(norm: float) -> float:
-    """An upper bound on the error of a computed coefficient of a product with a polynomial of L2 norm ``norm``.
-
-    Percival 2003 (Theorem 5.1; proof corrected by Brent, Percival and Zimmermann 2007) bounds a convolution of 2**k
-    complex numbers through three transforms by |x| |y| ((1+u)**3k (1+u sqrt 5)**(3k+1) (1+r)**3k - 1), u the rounding
-    and r the error of the roots of unity. The three multiplications by powers of exp(i pi / N), which make the
-    convolution negacyclic, each add a factor (1 + u sqrt 5)(1 + r).
-    """
-    layers = 3 * int(math.log2(DEGREE))
-    exponent = layers * math.log1p(_EPSILON) + (layers + 4) * math.log1p(_EPSILON * math.sqrt(5))
-    exponent += (layers + 3) * math.log1p(_ROOT)
-    return float(_HALVES_NORM * norm * math.expm1(exponent))
-
-
-@cache
-def twist() -> NDArray[np.complex128]:
-    """exp(i pi k / N) for k = 0..N-1. The second half is i times the first, exactly: smaller angles err less."""
-    angle = np.arange(DEGREE // 2) * (math.pi / DEGREE)
-    quarter = np.cos(angle) + 1j * np.sin(angle)
-    return np.concatenate([quarter, -quarter.imag + 1j * quarter.real])
+#: an upper bound on the error of a computed coefficient of a product with a polynomial of that L2 norm
+error_bound = partial(negacyclic.error_bound, DEGREE, _HALF)
+twist = partial(negacyclic.twist, DEGREE)
 
 
 class Multiplier:
@@ -74,16 +51,14 @@ class Multiplier:
 
     def __init__(self, small: NDArray[np.int64]) -> None:
         """``small``: (N,) integers, of absolute value below 2**53."""
-        self._parts = [(shift, np.fft.fft(digits * twist())) for shift, digits in _exact_parts(small)]
+        self._parts = [(shift, negacyclic.transform(digits)) for shift, digits in _exact_parts(small)]
 
     def times(self, elements: NDArray[np.complex128]) -> NDArray[np.uint64]:
         """(count, N) coefficients of each element times the polynomial, modulo 2**64 (so right modulo 2**54)."""
-        spectrum = np.fft.fft(elements * twist())
+        spectrum = negacyclic.transform(elements)
         total = np.zeros(elements.shape, dtype=np.uint64)
         for shift, part in self._parts:
-            product = np.fft.ifft(spectrum * part)
-            product *= twist().conj()
-            total += coefficients(product) << np.uint64(shift)
+            total += coefficients(negacyclic.inverse(spectrum * part)) << np.uint64(shift)
         return total
 
 

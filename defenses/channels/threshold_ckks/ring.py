@@ -7,26 +7,23 @@ sum_k 2**(width k) d_k modulo 2**(limbs width). It is *reduced* where every limb
 from __future__ import annotations
 
 import hashlib
-import math
-from functools import cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
+from defenses.channels.negacyclic import Spectrum, error_bound, inverse, twist
+from defenses.channels.negacyclic import transform as small_spectrum
 from defenses.channels.secagg.masks import stream
 from defenses.channels.secagg.packing import pack, unpack
 from defenses.channels.threshold_ckks.parameters import Parameters
 
+__all__ = ["error_bound", "small_spectrum", "twist"]
+
 Limbs = NDArray[np.int64]
-Spectrum = NDArray[np.complex128]
 
 _DOMAIN = b"silobench threshold-ckks public element 1"
-#: relative error of a double's rounding
-_EPSILON = 2.0**-53
-#: absolute error of a root of unity, NumPy's and ours: at most 4 roundings
-_ROOT = 4 * _EPSILON
 
 
 def public_element(seed: bytes, parameters: Parameters) -> Limbs:
@@ -48,45 +45,18 @@ def reduce(limbs: Limbs, width: int) -> Limbs:
     return limbs
 
 
-def error_bound(degree: int, width: int, norm: float) -> float:
-    """An upper bound on the error of a computed coefficient of a product with a polynomial of L2 norm ``norm``.
-
-    Percival 2003 (Theorem 5.1; proof corrected by Brent, Percival and Zimmermann 2007), for two balanced limbs as one
-    complex number and three more products by powers of exp(i pi / N), as in ``defenses.channels.rlwe.ring``.
-    """
-    layers = 3 * int(math.log2(degree))
-    exponent = layers * math.log1p(_EPSILON) + (layers + 4) * math.log1p(_EPSILON * math.sqrt(5))
-    exponent += (layers + 3) * math.log1p(_ROOT)
-    halves = math.sqrt(degree) * math.sqrt(2) * 2 ** (width - 1)
-    return float(halves * norm * math.expm1(exponent))
-
-
-@cache
-def twist(degree: int) -> Spectrum:
-    """exp(i pi k / N) for k = 0..N-1. The second half is i times the first, exactly."""
-    angle = np.arange(degree // 2) * (math.pi / degree)
-    quarter = np.cos(angle) + 1j * np.sin(angle)
-    return np.concatenate([quarter, -quarter.imag + 1j * quarter.real])
-
-
 def spectrum(limbs: NDArray[Any], width: int) -> Spectrum:
     """(..., limbs / 2, N): the transform of a reduced element, two neighbouring limbs as one complex number."""
     half = 1 << (width - 1)
     balanced = reduce(limbs.astype(np.int64) + half, width) - half
     paired = balanced[..., 0::2, :] + 1j * balanced[..., 1::2, :]
-    return np.fft.fft(paired * twist(limbs.shape[-1]))
-
-
-def small_spectrum(small: NDArray[Any]) -> Spectrum:
-    """(..., N): the transform of polynomials with small coefficients."""
-    return np.fft.fft(small * twist(small.shape[-1]))
+    return small_spectrum(paired)
 
 
 def product(element: Spectrum, small: Spectrum) -> Limbs:
-    """(..., limbs, N) the exact product, not reduced, of ``spectrum`` (..., limbs / 2, N) and ``small_spectrum``
-    (..., N): limbs of at most N 2**(width-1) times the small polynomial's largest coefficient."""
-    found = np.fft.ifft(element * small[..., None, :])
-    found *= twist(small.shape[-1]).conj()
+    """(..., limbs, N) the exact product, not reduced, of ``spectrum`` (..., limbs / 2, N) and the ``small_spectrum``
+    of small polynomials (..., N): limbs of at most N 2**(width-1) times the largest of their coefficients."""
+    found = inverse(element * small[..., None, :])
     limbs = np.empty((*found.shape[:-2], 2 * found.shape[-2], found.shape[-1]), dtype=np.int64)
     limbs[..., 0::2, :] = np.rint(found.real)
     limbs[..., 1::2, :] = np.rint(found.imag)

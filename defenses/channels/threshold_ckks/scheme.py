@@ -17,9 +17,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from defenses.channels.negacyclic import Spectrum
 from defenses.channels.threshold_ckks import ring
 from defenses.channels.threshold_ckks.parameters import Parameters
-from defenses.channels.threshold_ckks.ring import Limbs, Spectrum
+from defenses.channels.threshold_ckks.ring import Limbs
 from defenses.channels.threshold_ckks.sampling import centred_binomial, flooding, ternary
 
 #: polynomials that are transformed at a time, so that they stay in a processor's cache
