@@ -73,19 +73,8 @@ def smallest(values: NDArray[np.floating], share: float) -> NDArray[np.bool_]:
     Among equal magnitudes the first in C order go first, so that the mask is a function of the values alone. NaN
     counts as larger than any number. ``round`` is Python's (half to even), as in PyTorch's ``l1_unstructured``.
     """
-    magnitude = np.abs(values).ravel()
-    count = round(share * magnitude.size)
-    mask = np.zeros(magnitude.size, dtype=np.bool_)
-    if count >= magnitude.size:
-        mask[:] = True
-    elif count > 0:
-        threshold = np.partition(magnitude, count - 1)[count - 1]
-        if np.isnan(threshold):
-            mask[np.argsort(magnitude, kind="stable")[:count]] = True
-        else:
-            mask = magnitude < threshold
-            ties = np.flatnonzero(magnitude == threshold)
-            mask[ties[: count - int(mask.sum())]] = True
+    mask = np.zeros(values.size, dtype=np.bool_)
+    mask[np.argsort(np.abs(values), axis=None, kind="stable")[: round(share * values.size)]] = True
     return mask.reshape(values.shape)
 
 

@@ -15,7 +15,7 @@ since the probabilities are known to add up to 1.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -45,6 +45,10 @@ class Table:
     low: NDArray[np.uint64]
     limit: int
 
+    @property
+    def thresholds(self) -> list[int]:
+        return [(int(high) << _WORD) | int(low) for high, low in zip(self.high, self.low, strict=True)]
+
     def draw(self, count: int, uniform: np.random.Generator) -> NDArray[np.int64]:
         """(count,) int64: independent samples."""
         top = np.iinfo(np.uint64).max
@@ -53,14 +57,8 @@ class Table:
         # where a word equals a threshold's, the lower word decides
         for at in np.flatnonzero(self.high[np.maximum(places - 1, 0)] == words):
             lower = int(uniform.integers(0, top, dtype=np.uint64, endpoint=True))
-            places[at] = self._place((int(words[at]) << _WORD) | lower)
+            places[at] = bisect_right(self.thresholds, (int(words[at]) << _WORD) | lower)
         return places - self.limit
-
-    def _place(self, number: int) -> int:
-        """How many thresholds are at most ``number``."""
-        word = np.uint64(number >> _WORD)
-        first, last = (int(np.searchsorted(self.high, word, side=side)) for side in ("left", "right"))
-        return first + bisect_right([int(x) for x in self.low[first:last]], number & _LOW)
 
 
 def multiple(variance: float) -> int:
@@ -92,15 +90,7 @@ def tail(variance: float) -> int:
     def exponent(k: int) -> float:
         return k * math.asinh(k / variance) - variance * (math.sqrt(1 + (k / variance) ** 2) - 1)
 
-    wanted = _TAIL_BITS * math.log(2)
-    high = 1
-    while exponent(high) < wanted:
-        high *= 2
-    low = high // 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if exponent(middle) < wanted else (low, middle)
-    return high
+    return bisect_left(range(2**40), _TAIL_BITS * math.log(2), key=exponent)
 
 
 def _weights(parts: int, limit: int) -> list[int]:

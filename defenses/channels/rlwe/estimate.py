@@ -7,6 +7,7 @@ no advantage of the ring's structure (none is known for these rings), and counts
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from defenses.channels.rlwe.parameters import ETA
@@ -52,12 +53,12 @@ def primal(degree: int, modulus: float, secret: float, error: float) -> Attack:
 def _with_samples(degree: int, modulus: float, secret: float, error: float, samples: int) -> Attack:
     dimension = samples + degree + 1
     volume = (samples * modulus * math.log(2) + degree * math.log(error / secret)) / dimension
-    low, high = 50, dimension
-    while high - low > 1:
-        block = (low + high) // 2
-        reached = (2 * block - dimension - 1) * _log_root_factor(block) + volume
-        low, high = (low, block) if math.log(error) + math.log(block) / 2 <= reached else (block, high)
-    return Attack(high, dimension, samples)
+
+    def reached(block: int) -> bool:
+        most = (2 * block - dimension - 1) * _log_root_factor(block) + volume
+        return math.log(error) + math.log(block) / 2 <= most
+
+    return Attack(51 + bisect_left(range(51, dimension), True, key=reached), dimension, samples)
 
 
 def _log_root_factor(block: int) -> float:
