@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens
-from bench.core.update import Array
 from bench.defense.defaults.trainer import GradientTrainer, batches
 from bench.defense.parts import TrainJob
 from bench.model.lora import LoraModel
@@ -33,18 +32,18 @@ class EarlyStopTrainer(GradientTrainer):
         held = self.held(job)
         rest = np.setdiff1d(np.arange(len(job.tokens)), held)
         probe = job.tokens.take(held)
+        planned = list(batches(len(rest), job.local, job.order))
         lowest, waited, best = math.inf, 0, None
-        fresh = False  # steps were made that no loss was taken after
-        for number, rows in enumerate(batches(len(rest), job.local, job.order), 1):
+        for number, rows in enumerate(planned, 1):
             yield tuple(int(rest[row]) for row in rows)
-            fresh = number % self.every != 0
-            if fresh:
+            if number % self.every and number < len(planned):
                 continue
-            lowest, best, waited = _compare(job, probe, lowest, best, waited)
+            loss = mean_loss(job.model, probe, job.local.batch)
+            waited += 1
+            if loss < lowest:
+                lowest, waited, best = loss, 0, job.model.get_adapter()
             if waited == self.patience:
                 break
-        if fresh:
-            _, best, _ = _compare(job, probe, lowest, best, waited)
         if best is not None:
             job.model.set_adapter(best)
 
@@ -57,14 +56,6 @@ class EarlyStopTrainer(GradientTrainer):
             order = job.order.spawn(1)[0].permutation(count)
             job.state["held"] = np.sort(order[: min(count - 1, math.ceil(self.share * count))]).astype(np.int64)
         return np.asarray(job.state["held"], dtype=np.int64)
-
-
-def _compare(
-    job: TrainJob, probe: Tokens, lowest: float, best: Array | None, waited: int
-) -> tuple[float, Array | None, int]:
-    """The lowest loss so far, the adapter that had it, and how many looks ago that was."""
-    loss = mean_loss(job.model, probe, job.local.batch)
-    return (loss, job.model.get_adapter(), 0) if loss < lowest else (lowest, best, waited + 1)
 
 
 @torch.no_grad()

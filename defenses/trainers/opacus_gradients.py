@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,15 +21,11 @@ class Opacus(Backend):
     of the base model stays as it was. Gradient checkpointing without reentry is more than the hooks can do.
     """
 
-    def __init__(self) -> None:
-        self._parameters: list[torch.nn.Parameter] = []
-
     @contextmanager
-    def _attached(self, module: Any, parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
+    def _attached(self, module: Any) -> Iterator[None]:
         from opacus.grad_sample.grad_sample_module import GradSampleHooks
 
-        self._parameters = list(parameters)
-        wanted = {id(p) for p in parameters}
+        wanted = {id(p) for p in self._parameters}
         owners = [m for m in module.modules() if any(id(p) in wanted for p in m.parameters(recurse=False))]
         modes = [owner.training for owner in owners]
         try:
@@ -48,7 +44,6 @@ class Opacus(Backend):
             hooks.cleanup()
             for owner, mode in zip(owners, modes, strict=True):
                 owner.training = mode
-            self._parameters = []
 
     def collect(self, records: int) -> list[Gradient]:
         gradients: list[Gradient] = []

@@ -15,6 +15,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -85,6 +86,8 @@ class Backend(ABC):
     """A way to per-record gradients. ``attached`` prepares a model; within it, ``collect`` takes off what a backward
     pass left."""
 
+    _parameters: Sequence[torch.nn.Parameter] = ()
+
     @contextmanager
     def attached(self, module: Any, parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
         """``parameters``: those to be clipped. Raises SiloBenchError where the model would train others beside them,
@@ -95,11 +98,12 @@ class Backend(ABC):
             raise SiloBenchError(f"{beside[0]} would be trained without being clipped: freeze it")
         for parameter in parameters:
             parameter.grad = None  # of other training of the same model
-        with self._attached(module, parameters):
+        self._parameters = parameters
+        with self._attached(module):
             yield
 
     @abstractmethod
-    def _attached(self, module: Any, parameters: Sequence[torch.nn.Parameter]) -> Any:
+    def _attached(self, module: Any) -> Any:
         """The context in which backward passes leave per-record gradients."""
 
     @abstractmethod
@@ -117,22 +121,19 @@ class Fast(Backend):
     """Gradients from inside the backward pass of LoRA's own linear maps; nothing else of the model is touched."""
 
     def __init__(self) -> None:
-        self._parameters: list[torch.nn.Parameter] = []
         self._pieces: dict[int, list[Piece | torch.Tensor]] = {}
 
     @contextmanager
-    def _attached(self, module: Any, parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-        self._parameters = list(parameters)
-        maps = _linear_maps(module, parameters)
+    def _attached(self, module: Any) -> Iterator[None]:
+        maps = _linear_maps(module, self._parameters)
         for linear in maps:
-            linear.forward = _Forward(linear, self)  # type: ignore[method-assign,assignment]
+            linear.forward = partial(_forward, linear, self)  # type: ignore[method-assign]
         try:
             yield
         finally:
             for linear in maps:
                 del linear.forward
             self._pieces.clear()
-            self._parameters = []
 
     def keep(self, key: int, weight: torch.Tensor, x: torch.Tensor, dy: torch.Tensor) -> None:
         """Called once for every use of a map, from its backward pass. ``key``: of the parameter, which ``weight`` may
@@ -155,26 +156,17 @@ class Fast(Backend):
             raise refuse("one takes no part in the loss")
         if any(len(piece if isinstance(piece, torch.Tensor) else piece[0]) != records for piece in pieces):
             raise refuse("one does not see a record per row")
-        pairs = [piece for piece in pieces if not isinstance(piece, torch.Tensor)]
+        pairs = [piece for piece in pieces if isinstance(piece, tuple)]
         if len(pairs) == len(pieces):
             return Outer(torch.cat([dy for dy, _ in pairs], 1), torch.cat([x for _, x in pairs], 1))
         # a map that is used several times: a record's gradient is the sum over its uses
-        return Whole(sum((p if isinstance(p, torch.Tensor) else _products(*p) for p in pieces[1:]), _first(pieces[0])))
+        return Whole(reduce(torch.add, (_products(*piece) if isinstance(piece, tuple) else piece for piece in pieces)))
 
 
-def _first(piece: Piece | torch.Tensor) -> torch.Tensor:
-    return piece if isinstance(piece, torch.Tensor) else _products(*piece)
-
-
-class _Forward:
+def _forward(linear: torch.nn.Linear, backend: Fast, x: torch.Tensor) -> torch.Tensor:
     """Stands in for one linear map's ``forward``."""
-
-    def __init__(self, linear: torch.nn.Linear, backend: Fast) -> None:
-        self._linear, self._backend = linear, backend
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = _RecordLinear.apply(x, self._linear.weight, self._backend)  # type: ignore[no-untyped-call]
-        return found
+    found: torch.Tensor = _RecordLinear.apply(x, linear.weight, backend)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _RecordLinear(torch.autograd.Function):
