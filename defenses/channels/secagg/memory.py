@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
-from bench.core.streams import State
+from bench.core.streams import Prefixed, State
 
-_NOTES = "secagg"
+_NOTES = "secagg/round-"
 
 
 class Memory:
@@ -18,58 +18,43 @@ class Memory:
 
     def __init__(self, state: State, round: int) -> None:
         self._state, self._round = state, round
+        self._secrets, self._notes = Prefixed(state, f"keys/round-{round}/"), Prefixed(state, f"{_NOTES}{round}/")
 
     def keep_secret(self, name: str, value: bytes) -> bytes:
         """Raises SiloBenchError where the round has this secret already: a step is never taken twice."""
-        key = self._secret(name)
-        if key in self._state:
+        if name in self._secrets:
             raise SiloBenchError(f"the secret '{name}' of round {self._round} exists: a step was asked for twice")
-        self._state[key] = np.frombuffer(value, dtype=np.uint8)
+        self._secrets[name] = np.frombuffer(value, dtype=np.uint8)
         return value
 
     def secret(self, name: str) -> bytes:
-        key = self._secret(name)
-        if key not in self._state:
+        if name not in self._secrets:
             raise SiloBenchError(f"there is no secret '{name}' of round {self._round}")
-        return np.asarray(self._state[key], dtype=np.uint8).tobytes()
+        return np.asarray(self._secrets[name], dtype=np.uint8).tobytes()
 
     def has_secret(self, name: str) -> bool:
-        return self._secret(name) in self._state
+        return name in self._secrets
 
     def note_once(self, name: str, value: NDArray[Any] | bytes) -> None:
         """Raises SiloBenchError where the note exists: a step is never taken twice."""
-        key = self._note(name)
-        if key in self._state:
+        if name in self._notes:
             raise SiloBenchError(f"'{name}' of round {self._round} is known already: a step was asked for twice")
-        self._state[key] = np.frombuffer(value, dtype=np.uint8) if isinstance(value, bytes) else value
-
-    def has(self, name: str) -> bool:
-        return self._note(name) in self._state
+        self._notes[name] = np.frombuffer(value, dtype=np.uint8) if isinstance(value, bytes) else value
 
     def array(self, name: str) -> NDArray[Any]:
-        if not self.has(name):
+        if name not in self._notes:
             raise SiloBenchError(f"'{name}' of round {self._round} is not known: a step is missing")
-        return self._state[self._note(name)]
+        return self._notes[name]
 
     def note(self, name: str) -> bytes:
         return np.asarray(self.array(name), dtype=np.uint8).tobytes()
 
-    def forget(self, prefix: str = "") -> None:
-        """Drop this round's notes whose name begins with ``prefix``."""
-        _drop(self._state, self._note(prefix))
+    def forget(self) -> None:
+        """Drop this round's notes."""
+        for name in list(self._notes):
+            del self._notes[name]
 
     def forget_other_rounds(self) -> None:
-        own = self._note("")
-        for key in [k for k in self._state if k.startswith(f"{_NOTES}/round-") and not k.startswith(own)]:
-            del self._state[key]
-
-    def _secret(self, name: str) -> str:
-        return f"keys/round-{self._round}/{name}"
-
-    def _note(self, name: str) -> str:
-        return f"{_NOTES}/round-{self._round}/{name}"
-
-
-def _drop(state: State, prefix: str) -> None:
-    for key in [k for k in state if k.startswith(prefix)]:
-        del state[key]
+        every = Prefixed(self._state, _NOTES)
+        for name in [name for name in every if not name.startswith(f"{self._round}/")]:
+            del every[name]

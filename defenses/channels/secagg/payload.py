@@ -17,17 +17,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
 from bench.core.streams import SecretStreams
-from bench.core.update import Update
-
-if TYPE_CHECKING:
-    from bench.core.update import Form
+from bench.core.update import Form, Update
 
 #: an opened sum is a signed 64-bit integer, and must not wrap
 MAX_BITS = 62

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,33 +29,30 @@ from defenses.channels.secagg.unmasking import Secrets, lifted, masks_on
 def read_rounds(session: Callable[[int], Session], knowledge: Knowledge) -> Iterator[Candidate]:
     """Candidates of all rounds; messages that are malformed count for nothing."""
     for round in range(knowledge.public.rounds):
-        here = [m for m in knowledge.messages if m.round == round]
         with contextlib.suppress(SiloBenchError):
-            yield from _Round.of(session(round), knowledge, here).candidates()
+            yield from _Round(session(round), knowledge).candidates()
 
 
-@dataclass(frozen=True)
 class _Round:
-    session: Session
-    knowledge: Knowledge
-    messages: Sequence[Message]
-    roster: Roster
-    secrets: Secrets
+    """Raises SiloBenchError where the coalition saw no roster."""
 
-    @classmethod
-    def of(cls, session: Session, knowledge: Knowledge, messages: Sequence[Message]) -> _Round:
-        """Raises SiloBenchError where the coalition saw no roster."""
+    def __init__(self, session: Session, knowledge: Knowledge) -> None:
+        self.session, self.knowledge = session, knowledge
+        messages = [m for m in knowledge.messages if m.round == session.round]
         rosters = [m for m in messages if m.stage == "roster"]
         if not rosters:
             raise SiloBenchError("no roster was seen")
-        roster = Roster.read(wire.only_frame(rosters[0], session.roster_limit()), session.silos, session.round)
-        found = cls(session, knowledge, messages, roster, Secrets(session, roster))
-        found._gather()
-        return found
+        frame = wire.only_frame(rosters[0], session.roster_limit())
+        self.roster = Roster.read(frame, session.silos, session.round)
+        self.messages = [m for m in messages if m.sender in self.roster.adverts]
+        self.secrets = Secrets(session, self.roster)
+        self._gather()
 
     def candidates(self) -> Iterator[Candidate]:
-        uploads = {m.sender: m for m in self.messages if m.stage == "upload" and m.sender in self.roster.adverts}
-        sharers = [silo for silo in self.session.silos if silo in self._sharers()]
+        uploads = {m.sender: m for m in self.messages if m.stage == "upload"}
+        # U2: those who shared their secrets (a silo masks its vector for all whose shares it was handed)
+        shared = {m.sender for m in self.messages if m.stage == "share"}
+        sharers = [silo for silo in self.session.silos if silo in shared]
         for part in self._parts(sharers):
             others = set(part) - self.knowledge.parties
             if others and set(part) <= set(uploads) and all(self.secrets.self_mask(silo) for silo in part):
@@ -66,13 +62,13 @@ class _Round:
     def _gather(self) -> None:
         """Secrets of the coalition's own silos, shares sealed for them, and shares that were revealed."""
         for party in self.knowledge.parties & set(self.roster.adverts):
-            held = {name: self._held(party, name) for name in ("self-mask", "mask")}
-            self.secrets.know(party, held["self-mask"], held["mask"])
+            self.secrets.know(party, self._held(party, "self-mask"), self._held(party, "mask"))
         for message in self.messages:
-            learn = {"share": self._learn_sealed, "unmask": self._learn_revealed}.get(message.stage)
-            if learn is not None and message.sender in self.roster.adverts:
-                with contextlib.suppress(SiloBenchError):
-                    learn(message)
+            with contextlib.suppress(SiloBenchError):
+                if message.stage == "share":
+                    self._learn_sealed(message)
+                elif message.stage == "unmask":
+                    self.secrets.learn_revealed(message.sender, _first(message))
 
     def _held(self, party: str, name: str) -> bytes | None:
         keys: Mapping[str, NDArray[np.uint8]] = self.knowledge.keys.get(party, {})
@@ -83,25 +79,16 @@ class _Round:
         boxes = wire.set_and_records(_first(message), self.session.silos, SEALED_SHARES)
         for receiver in self.knowledge.parties & set(boxes) & set(self.roster.adverts):
             key = self._held(receiver, "encryption")
-            sealed = boxes[receiver]
             if key is not None:
-                shares = self.session.unseal_shares(self.roster, message.sender, key, receiver, sealed)
+                shares = self.session.unseal_shares(self.roster, message.sender, key, receiver, boxes[receiver])
                 if shares is not None:
                     self.secrets.learn_shares(receiver, message.sender, shares)
 
-    def _learn_revealed(self, message: Message) -> None:
-        self.secrets.learn_revealed(message.sender, _first(message))
-
-    def _sharers(self) -> set[str]:
-        """U2: those who shared their secrets (a silo masks its vector for all whose shares it was handed)."""
-        return {m.sender for m in self.messages if m.stage == "share"} & set(self.roster.adverts)
-
     def _parts(self, sharers: Sequence[str]) -> list[tuple[str, ...]]:
         """The connected parts of the graph of unknown pairwise masks, in the public order."""
-        unknown = {s for s in sharers if not self._knows_key(s)}
         # two silos share an unknown mask exactly if both keys are unknown: those are all connected
-        parts: list[tuple[str, ...]] = [(silo,) for silo in sharers if silo not in unknown]
-        return [tuple(s for s in sharers if s in unknown), *parts] if unknown else parts
+        unknown = tuple(silo for silo in sharers if not self._knows_key(silo))
+        return [part for part in (unknown, *((silo,) for silo in sharers if silo not in unknown)) if part]
 
     def _knows_key(self, silo: str) -> bool:
         with contextlib.suppress(SiloBenchError):  # a share that does not fit

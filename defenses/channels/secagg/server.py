@@ -19,10 +19,13 @@ from bench.core.update import MAX_HEADER, Form
 from bench.defense.channel import Endpoint, Message, Opened, Outgoing
 from defenses.channels.secagg import packing, setup, shamir, wire
 from defenses.channels.secagg.memory import Memory
+from defenses.channels.secagg.payload import Shape
 from defenses.channels.secagg.primitives import verify
 from defenses.channels.secagg.session import ADVERT, SEALED_SHARES, Advert, Roster, Session, from_silos
 from defenses.channels.secagg.unmasking import Secrets, lifted, masks_on
 
+#: in which the server sends something; each is a method of ``ServerRound``
+_STAGES = ("roster", "deliver", "survivors", "confirmed")
 Supports = Callable[[int], NDArray[np.int64] | None]
 
 
@@ -38,9 +41,8 @@ class Server(Endpoint):
         setup.learn_directory(self.state, inbox, session.public)
         party = ServerRound(session, self.state, self.supports)
         here = [m for m in inbox if m.round == round]
-        act = _ACTS.get(stage)
-        if act is not None:
-            yield from act(party, here)
+        if stage in _STAGES:
+            yield from getattr(party, stage)(here)
         elif stage == "open":
             self._opened.append((round, party.open(here)))
 
@@ -100,11 +102,12 @@ class ServerRound:
             raise SiloBenchError(f"uploads of round {session.round} have different headers: not all are of one form")
         header = headers.pop()
         form = self._form(header)
-        lengths = session.upload_lengths(header, session.payload.shape(form, len(session.participants)))
+        shape = session.payload.shape(form, len(session.participants))
+        lengths = session.upload_lengths(header, shape)
         for message in uploads:
             if tuple(message.lengths) != lengths:
                 raise SiloBenchError(f"the upload of {message.sender} does not have the form that its header states")
-        self._add(uploads, form, roster)
+        self._add(uploads, form, shape, roster)
         self.memory.note_once("header", header)
         names = tuple(m.sender for m in uploads)
         self.memory.note_once("survivors", wire.encode_set(names, session.silos))
@@ -154,11 +157,10 @@ class ServerRound:
     def _form(self, header: bytes) -> Form:
         return Form.read(header, self.session.public.layout, self.supports(self.session.round))
 
-    def _add(self, uploads: Sequence[Message], form: Form, roster: Roster) -> None:
+    def _add(self, uploads: Sequence[Message], form: Form, shape: Shape, roster: Roster) -> None:
         """Frame k of every upload into frame k of the sum, one frame of one silo at a time; then the signatures, each
         over all frames that were added."""
         session = self.session
-        shape = session.payload.shape(form, len(session.participants))
         signings = [wire.Signing("upload", session.round, m.sender, roster.randomness) for m in uploads]
         for message, signing in zip(uploads, signings, strict=True):
             signing.add(message.frame(0))
@@ -185,11 +187,3 @@ def _frames(uploads: Sequence[Message], signings: Sequence[wire.Signing], index:
         frame = message.frame(index)
         signing.add(frame)
         yield frame
-
-
-_ACTS: Mapping[str, Callable[[ServerRound, Sequence[Message]], Iterator[Outgoing]]] = {
-    "roster": ServerRound.roster,
-    "deliver": ServerRound.deliver,
-    "survivors": ServerRound.survivors,
-    "confirmed": ServerRound.confirmed,
-}

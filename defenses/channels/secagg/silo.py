@@ -19,6 +19,9 @@ from defenses.channels.secagg.payload import Sealed, Shape
 from defenses.channels.secagg.primitives import KEY, SIGNATURE, agreement_public, verify
 from defenses.channels.secagg.session import SEALED_SHARES, Roster, Session, from_server
 
+#: in which a silo sends something to the server; each is a method of ``SiloRound``
+_STAGES = ("advertise", "share", "upload", "confirm", "unmask")
+
 
 class Silo(Endpoint):
     """``session(round)`` gives the public facts of a round."""
@@ -39,11 +42,10 @@ class Silo(Endpoint):
                 session.policy.limits(len(taking_part))  # before anybody trains
             yield setup.register(self.state, self.streams)
             return
-        act = _ACTS.get(stage)
-        if act is None or self.me not in session.participants:
+        if stage not in _STAGES or self.me not in session.participants:
             return  # nothing to do but to learn what arrived
         party = SiloRound(self.me, session, self.state, self.streams, self._update)
-        outgoing = act(party, [m for m in inbox if m.round == round])
+        outgoing = getattr(party, stage)([m for m in inbox if m.round == round])
         if outgoing is not None:
             yield outgoing
 
@@ -133,9 +135,8 @@ class SiloRound:
         """The body of an ``unmask`` message: two sets, survivors and dropped, and 32 bytes for each in order."""
         session = self.session
         sharers = wire.decode_set(self.memory.note("sharers"), session.silos)
-        held = dict(
-            zip(sharers, wire.records(self.memory.secret("shares"), 2 * shamir.SIZE, len(sharers)), strict=True)
-        )
+        shares = wire.records(self.memory.secret("shares"), 2 * shamir.SIZE, len(sharers))
+        held = dict(zip(sharers, shares, strict=True))
         dropped = [silo for silo in sharers if silo not in survivors]
         shown = [held[silo][shamir.SIZE :] for silo in survivors] + [held[silo][: shamir.SIZE] for silo in dropped]
         return wire.encode_set(survivors, session.silos) + wire.encode_set(dropped, session.silos) + b"".join(shown)
@@ -235,12 +236,3 @@ class SiloRound:
                 )
         session.enough_to_open(signatures, "confirmed the survivors")
         return survivors
-
-
-_ACTS: Mapping[str, Callable[[SiloRound, Sequence[Message]], Outgoing | None]] = {
-    "advertise": SiloRound.advertise,
-    "share": SiloRound.share,
-    "upload": SiloRound.upload,
-    "confirm": SiloRound.confirm,
-    "unmask": SiloRound.unmask,
-}

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
 from bench.core.streams import SecretStreams
-from bench.core.update import Update
+from bench.core.update import Form, Update
 from defenses.channels.secagg.payload import MAX_BITS, Agreed, Payload, Sealed, Shape
-
-if TYPE_CHECKING:
-    from bench.core.update import Form
 
 
 def modulus_bits(silos: int, levels: int) -> int:

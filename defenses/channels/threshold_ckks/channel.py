@@ -26,36 +26,27 @@ from bench.core.streams import SecretStreams, State
 from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Stage
 from bench.defense.public import Public
 from defenses.channels.secagg.setup import DIRECTORY, REGISTER, Dealer
+from defenses.channels.threshold_ckks import session as agreement
 from defenses.channels.threshold_ckks.parameters import choose
 from defenses.channels.threshold_ckks.reading import read_rounds
 from defenses.channels.threshold_ckks.server import Server
-from defenses.channels.threshold_ckks.session import (
-    COMMIT,
-    COMMITS,
-    KEY_SHARE,
-    KEYS,
-    OPEN,
-    REVEAL,
-    REVEALS,
-    SHARE,
-    SUM,
-    UPLOAD,
-    Session,
-    Terms,
-)
+from defenses.channels.threshold_ckks.session import Session, Terms
 from defenses.channels.threshold_ckks.silo import Silo
 
-_SETUP = (
+_STAGES = (
     Stage(REGISTER, "silos", setup=True),
     Stage(DIRECTORY, "dealer", setup=True),
-    Stage(COMMIT, "silos", setup=True),
-    Stage(COMMITS, "server", setup=True),
-    Stage(REVEAL, "silos", setup=True),
-    Stage(REVEALS, "server", setup=True),
-    Stage(KEY_SHARE, "silos", setup=True),
-    Stage(KEYS, "server", setup=True),
+    Stage(agreement.COMMIT, "silos", setup=True),
+    Stage(agreement.COMMITS, "server", setup=True),
+    Stage(agreement.REVEAL, "silos", setup=True),
+    Stage(agreement.REVEALS, "server", setup=True),
+    Stage(agreement.KEY_SHARE, "silos", setup=True),
+    Stage(agreement.KEYS, "server", setup=True),
+    Stage(agreement.UPLOAD, "silos"),
+    Stage(agreement.SUM, "server"),
+    Stage(agreement.SHARE, "silos"),
+    Stage(agreement.OPEN, "server"),
 )
-_ROUND = (Stage(UPLOAD, "silos"), Stage(SUM, "server"), Stage(SHARE, "silos"), Stage(OPEN, "server"))
 
 
 class ThresholdCKKS(Channel):
@@ -73,7 +64,7 @@ class ThresholdCKKS(Channel):
         self.bytes_per_value = choose(3, 3, 2**20, 8, error, largest, flooding, degree).bytes_per_value
 
     def stages(self) -> tuple[Stage, ...]:
-        return (*_SETUP, *_ROUND)
+        return _STAGES
 
     def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
         if me == DEALER:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -15,11 +15,13 @@ from defenses.channels.secagg import setup, wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.packing import dtype_of, unpack
 from defenses.channels.secagg.primitives import KEY, SIGNATURE
-from defenses.channels.secagg.session import from_silos
 from defenses.channels.threshold_ckks import scheme
 from defenses.channels.threshold_ckks import session as agreement
-from defenses.channels.threshold_ckks.session import SETUP, Relayed, Session
+from defenses.channels.threshold_ckks.session import SETUP, Session
 from defenses.channels.threshold_ckks.silo import AGREED, SEED
+
+#: in which the server sends something to all silos; each is a method
+_STAGES = (agreement.COMMITS, agreement.REVEALS, agreement.KEYS, agreement.SUM)
 
 
 class Server(Endpoint):
@@ -33,9 +35,8 @@ class Server(Endpoint):
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
         setup.learn_directory(self.state, inbox, self.session.public)
         here = [m for m in inbox if m.round == round]
-        act = _ACTS.get(stage)
-        if act is not None:
-            yield Outgoing(self.session.silos, act(self, round, here))
+        if stage in _STAGES:
+            yield Outgoing(self.session.silos, getattr(self, stage)(round, here))
         elif stage == agreement.OPEN:
             self._opened.append((round, self.open(round, here)))
 
@@ -48,31 +49,27 @@ class Server(Endpoint):
 
     def commits(self, round: int, inbox: Sequence[Message]) -> Iterable[bytes]:
         """All commitments, to all."""
-        relayed = self._relayed(agreement.COMMIT, inbox)
-        self.setup.note_once(agreement.COMMITS, relayed.frame())
-        return [relayed.frame()]
+        frame, _ = self._relayed(agreement.COMMIT, inbox)
+        self.setup.note_once(agreement.COMMITS, frame)
+        return [frame]
 
     def reveals(self, round: int, inbox: Sequence[Message]) -> Iterable[bytes]:
         """All nonces, to all."""
-        relayed = self._relayed(agreement.REVEAL, inbox)
-        commits = Relayed.read(self.setup.note(agreement.COMMITS), self.session.silos)
-        nonces = {silo: body for silo, (body, _) in relayed.records.items()}
-        seed = agreement.opened_seed({silo: body for silo, (body, _) in commits.records.items()}, nonces)
-        self.setup.note_once(SEED, seed)
-        return [relayed.frame()]
+        frame, nonces = self._relayed(agreement.REVEAL, inbox)
+        commits = agreement.relayed(self.setup.note(agreement.COMMITS), agreement.COMMIT, self.directory)
+        self.setup.note_once(SEED, agreement.opened_seed(commits, nonces))
+        return [frame]
 
-    def _relayed(self, stage: str, inbox: Sequence[Message]) -> Relayed:
-        messages = from_silos(inbox, stage, self.session.silos)
-        agreement.from_all(messages, stage, SETUP, self.session.silos)
-        relayed = Relayed({m.sender: wire.body_and_signature(m, KEY) for m in messages})
-        relayed.verified(stage, wire.NOTHING_AGREED, self.directory)
-        return relayed
+    def _relayed(self, stage: str, inbox: Sequence[Message]) -> tuple[bytes, dict[str, bytes]]:
+        """What to relay of a stage of set-up, and what it says, checked."""
+        messages = agreement.from_all(inbox, stage, SETUP, self.session.silos)
+        frame = b"".join(part for m in messages for part in wire.body_and_signature(m, KEY))
+        return frame, agreement.relayed(frame, stage, self.directory)
 
     def keys(self, round: int, inbox: Sequence[Message]) -> Iterator[bytes]:
         """All silos' public keys, to all, with the signature of each."""
         session, seed = self.session, self.setup.note(SEED)
-        messages = from_silos(inbox, agreement.KEY_SHARE, session.silos)
-        agreement.from_all(messages, agreement.KEY_SHARE, SETUP, session.silos)
+        messages = agreement.from_all(inbox, agreement.KEY_SHARE, SETUP, session.silos)
         signed = agreement.signings(agreement.KEY_SHARE, SETUP, session.silos, seed)
         last = session.parameters.keys
         for message in messages:
@@ -87,8 +84,7 @@ class Server(Endpoint):
     def sum(self, round: int, inbox: Sequence[Message]) -> Iterator[bytes]:
         """Adds the sealed values; to all silos, the random halves of all uploads, for which a share is asked."""
         session, participants = self.session, self.session.participants(round)
-        uploads = from_silos(inbox, agreement.UPLOAD, participants)
-        agreement.from_all(uploads, agreement.UPLOAD, round, participants)
+        uploads = agreement.from_all(inbox, agreement.UPLOAD, round, participants)
         headers = {agreement.header_of(m) for m in uploads}
         if len(headers) != 1:
             raise SiloBenchError(f"uploads of round {round} have different headers: not all are of one form")
@@ -130,8 +126,7 @@ class Server(Endpoint):
     def open(self, round: int, inbox: Sequence[Message]) -> Opened:
         """The sum over all participants, from the sealed sum and the shares of all silos of the federation."""
         session, memory, p = self.session, Memory(self.state, round), self.session.parameters
-        messages = from_silos(inbox, agreement.SHARE, session.silos)
-        agreement.from_all(messages, agreement.SHARE, round, session.silos)
+        messages = agreement.from_all(inbox, agreement.SHARE, round, session.silos)
         form = Form.read(memory.note("header"), session.public.layout, self.supports(round))
         signed = agreement.signings(agreement.SHARE, round, session.silos, self.setup.note(AGREED))
         groups = p.groups(form.count)
@@ -155,11 +150,3 @@ class Server(Endpoint):
             raise SiloBenchError(f"the sum of round {round} does not open: uploads and shares do not belong together")
         memory.forget()
         return Opened(form.spread(values), session.participants(round))
-
-
-_ACTS: Mapping[str, Callable[[Server, int, Sequence[Message]], Iterable[bytes]]] = {
-    agreement.COMMITS: Server.commits,
-    agreement.REVEALS: Server.reveals,
-    agreement.KEYS: Server.keys,
-    agreement.SUM: Server.sum,
-}

@@ -16,6 +16,7 @@ from bench.defense.channel import Message
 from bench.defense.public import Public
 from defenses.channels.secagg import wire
 from defenses.channels.secagg.primitives import KEY, SIGNATURE, context, verify
+from defenses.channels.secagg.session import from_silos
 from defenses.channels.threshold_ckks import ring
 from defenses.channels.threshold_ckks.parameters import Parameters, choose
 from defenses.channels.threshold_ckks.ring import Limbs
@@ -118,27 +119,15 @@ def values_in(header: bytes, layout: Layout) -> int:
     return count
 
 
-@dataclass(frozen=True)
-class Relayed:
-    """Records of all silos, each with its signature, as the server relays them: ``commits`` and ``reveals``."""
-
-    records: Mapping[str, tuple[bytes, bytes]]
-
-    @classmethod
-    def read(cls, frame: bytes, silos: Sequence[str]) -> Relayed:
-        """Raises SiloBenchError for another length; checks no signature."""
-        entries = wire.records(frame, KEY + SIGNATURE, len(silos))
-        return cls({silo: (entry[:KEY], entry[KEY:]) for silo, entry in zip(silos, entries, strict=True)})
-
-    def frame(self) -> bytes:
-        return b"".join(body + signature for body, signature in self.records.values())
-
-    def verified(self, stage: str, agreed: bytes, directory: Mapping[str, bytes]) -> dict[str, bytes]:
-        """The records. Raises SiloBenchError where one is not signed by its silo, in this stage of set-up."""
-        for silo, (body, signature) in self.records.items():
-            if not verify(directory[silo], wire.statement(stage, SETUP, silo, agreed, body), signature):
-                raise SiloBenchError(f"the '{stage}' message of {silo} is not signed by it as it stands")
-        return {silo: body for silo, (body, _) in self.records.items()}
+def relayed(frame: bytes, stage: str, directory: Mapping[str, bytes]) -> dict[str, bytes]:
+    """32 bytes of every silo of ``directory``, each with its signature, as the server relays them: ``commits`` and
+    ``reveals``. Raises SiloBenchError for another length, and where one is not signed by its silo in this stage."""
+    entries = dict(zip(directory, wire.records(frame, KEY + SIGNATURE, len(directory)), strict=True))
+    signed = signings(stage, SETUP, directory, wire.NOTHING_AGREED)
+    for silo, entry in entries.items():
+        signed[silo].add(entry[:KEY])
+    check_signed(stage, signed, {silo: entry[KEY:] for silo, entry in entries.items()}, directory)
+    return {silo: entry[:KEY] for silo, entry in entries.items()}
 
 
 def commitment(silo: str, nonce: bytes) -> bytes:
@@ -162,7 +151,7 @@ def agreed_on(seed: bytes, statements: Iterable[bytes]) -> bytes:
     return hashlib.sha256(context("threshold-ckks agreed", seed, *statements)).digest()
 
 
-def signings(stage: str, round: int, silos: Sequence[str], agreed: bytes) -> dict[str, wire.Signing]:
+def signings(stage: str, round: int, silos: Iterable[str], agreed: bytes) -> dict[str, wire.Signing]:
     return {silo: wire.Signing(stage, round, silo, agreed) for silo in silos}
 
 
@@ -197,8 +186,9 @@ def verified_sum(
     return ring.reduce(total, parameters.width)
 
 
-def from_all(messages: Sequence[Message], stage: str, round: int, silos: Sequence[str]) -> None:
-    """Raises SiloBenchError where one of ``silos`` sent nothing: nothing opens without all of them."""
+def from_all(inbox: Sequence[Message], stage: str, round: int, silos: Sequence[str]) -> list[Message]:
+    """One message of each of ``silos``. Raises SiloBenchError where one sent nothing: nothing opens without all."""
+    messages = from_silos(inbox, stage, silos)
     missing = [silo for silo in silos if silo not in {m.sender for m in messages}]
     if missing:
         where = "set-up" if round == SETUP else f"round {round}"
@@ -206,3 +196,4 @@ def from_all(messages: Sequence[Message], stage: str, round: int, silos: Sequenc
             f"threshold-ckks needs the '{stage}' message of every silo in {where}, and {', '.join(missing)} sent none: "
             "no sum opens without all holders of the key."
         )
+    return messages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +22,15 @@ from defenses.channels.threshold_ckks import session as agreement
 from defenses.channels.threshold_ckks.ring import Limbs
 from defenses.channels.threshold_ckks.sampling import ternary
 from defenses.channels.threshold_ckks.scheme import Sealer, decryption_share, key_share
-from defenses.channels.threshold_ckks.session import SETUP, Relayed, Session
+from defenses.channels.threshold_ckks.session import SETUP, Session
 
 #: notes of set-up: the collective key, and what signatures of rounds are bound to
 COLLECTIVE, AGREED, SEED = "collective", "agreed", "seed"
 #: the secret key's entry; under ``keys/`` of the silo's state
 SECRET = "secret"
+
+#: in which a silo sends something to the server; each is a method
+_STAGES = (agreement.COMMIT, agreement.REVEAL, agreement.KEY_SHARE, agreement.UPLOAD, agreement.SHARE)
 
 
 class Silo(Endpoint):
@@ -49,10 +52,14 @@ class Silo(Endpoint):
             self.session.check()  # before anybody trains
             yield setup.register(self.state, self.streams)
             return
-        act = _ACTS.get(stage)
-        frames = None if act is None else act(self, round, [m for m in inbox if m.round == round])
-        if frames is not None:
-            yield Outgoing((SERVER,), frames)
+        if stage in _STAGES:
+            frames = getattr(self, stage)(round, [m for m in inbox if m.round == round])
+            if frames is not None:
+                yield Outgoing((SERVER,), frames)
+
+    @property
+    def directory(self) -> Mapping[str, bytes]:
+        return setup.directory(self.state, self.session.public)
 
     # set-up
 
@@ -67,7 +74,7 @@ class Silo(Endpoint):
         if message is None:
             return None
         frame = wire.only_frame(message, len(self.session.silos) * (KEY + SIGNATURE))
-        self._commits(frame)  # every silo signed its own, this one too
+        agreement.relayed(frame, agreement.COMMIT, self.directory)  # every silo signed its own, this one too
         self.setup.note_once(agreement.COMMITS, frame)
         return self._signed(agreement.REVEAL, SETUP, wire.NOTHING_AGREED, [self.setup.secret("nonce")])
 
@@ -77,19 +84,15 @@ class Silo(Endpoint):
         if message is None:
             return None
         frame = wire.only_frame(message, len(self.session.silos) * (KEY + SIGNATURE))
-        directory = setup.directory(self.state, self.session.public)
-        revealed = Relayed.read(frame, self.session.silos).verified(agreement.REVEAL, wire.NOTHING_AGREED, directory)
-        seed = agreement.opened_seed(self._commits(self.setup.note(agreement.COMMITS)), revealed)
+        revealed = agreement.relayed(frame, agreement.REVEAL, self.directory)
+        commits = agreement.relayed(self.setup.note(agreement.COMMITS), agreement.COMMIT, self.directory)
+        seed = agreement.opened_seed(commits, revealed)
         self.setup.note_once(SEED, seed)
         p = self.session.parameters
         secrets = ternary(self.streams.generator("threshold/secret"), p.keys, p.degree)
         self.setup.keep_secret(SECRET, secrets.tobytes())
         keys = key_share(p, ring.public_element(seed, p), secrets, self.streams.generator("threshold/key"))
         return self._signed(agreement.KEY_SHARE, SETUP, seed, (ring.to_bytes(key, p) for key in keys))
-
-    def _commits(self, frame: bytes) -> Mapping[str, bytes]:
-        directory = setup.directory(self.state, self.session.public)
-        return Relayed.read(frame, self.session.silos).verified(agreement.COMMIT, wire.NOTHING_AGREED, directory)
 
     def _learn_keys(self, inbox: Sequence[Message]) -> None:
         """Adds up the silos' public keys, whenever they arrive. Each silo signed its own, so nobody else's is in."""
@@ -100,8 +103,7 @@ class Silo(Endpoint):
         agreement.expect_lengths(message, session.key_lengths(len(session.silos)))
         seed = self.setup.note(SEED)
         signed = agreement.signings(agreement.KEY_SHARE, SETUP, session.silos, seed)
-        directory = setup.directory(self.state, session.public)
-        total = agreement.verified_sum(message, 0, p.keys, signed, directory, p)
+        total = agreement.verified_sum(message, 0, p.keys, signed, self.directory, p)
         self.setup.note_once(COLLECTIVE, total.astype(np.uint32))
         self.setup.note_once(AGREED, agreement.agreed_on(seed, [s.statement() for s in signed.values()]))
 
@@ -156,8 +158,8 @@ class Silo(Endpoint):
         signed = agreement.signings(agreement.HALVES, round, participants, self.setup.note(AGREED))
         for signing in signed.values():
             signing.add(header)
-        directory, groups = setup.directory(self.state, session.public), p.groups(count)
-        total = agreement.verified_sum(message, 1, len(groups), signed, directory, p)
+        groups = p.groups(count)
+        total = agreement.verified_sum(message, 1, len(groups), signed, self.directory, p)
         Memory(self.state, round).note_once("shared", b"\1")
         return self._signed(agreement.SHARE, round, self.setup.note(AGREED), self._shares(round, total, groups))
 
@@ -196,12 +198,3 @@ def secret_keys(raw: bytes, session: Session) -> NDArray[np.int8]:
     if len(raw) != p.keys * p.degree:
         raise SiloBenchError(f"{len(raw)} bytes are no secret keys of this federation")
     return np.frombuffer(raw, dtype=np.int8).reshape(p.keys, p.degree)
-
-
-_ACTS: Mapping[str, Callable[[Silo, int, Sequence[Message]], Iterator[bytes] | None]] = {
-    agreement.COMMIT: Silo.commit,
-    agreement.REVEAL: Silo.reveal,
-    agreement.KEY_SHARE: Silo.key,
-    agreement.UPLOAD: Silo.upload,
-    agreement.SHARE: Silo.share,
-}
