@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -50,6 +50,11 @@ class Layout:
             raise ValueError(f"expected a flat adapter of {self.size} values, got shape {flat.shape}")
         for i, (name, shape) in enumerate(zip(self.names, self.shapes, strict=True)):
             yield name, flat[self.offsets[i] : self.offsets[i + 1]].reshape(shape)
+
+    def coordinates(self, wanted: Callable[[str], bool]) -> NDArray[np.int64]:
+        """The sorted indices, in the flat array, of the tensors whose name is ``wanted``."""
+        chosen = np.array([wanted(name) for name in self.names], dtype=np.bool_)
+        return np.flatnonzero(np.repeat(chosen, np.diff(self.offsets))).astype(np.int64)
 
     def to_json(self) -> dict[str, object]:
         return {"names": list(self.names), "shapes": [list(s) for s in self.shapes]}

@@ -79,8 +79,6 @@ class Scrub(RecordsPart):
 
     per_record = True
 
-    per_record = True
-
     def __init__(self, names: bool = True) -> None:
         self.names = names
 
@@ -136,9 +134,5 @@ def _without_names(text: str) -> str:
 def _split_run(words: list[str]) -> tuple[list[str], list[str], list[str]]:
     """Ordinary words at its start, the rest, ordinary words at its end."""
     ordinary = frozenset(_ORDINARY.split())
-    start, stop = 0, len(words)
-    while start < stop and words[start] in ordinary:
-        start += 1
-    while stop > start and words[stop - 1] in ordinary:
-        stop -= 1
-    return words[:start], words[start:stop], words[stop:]
+    own = [place for place, word in enumerate(words) if word not in ordinary] or [len(words)]
+    return words[: own[0]], words[own[0] : own[-1] + 1], words[own[-1] + 1 :]

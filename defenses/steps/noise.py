@@ -52,9 +52,7 @@ class SumNoise(ServerStep):
         sent = context.support()
         noise = context.secret.generator("sum noise", context.round)
         noisy = total.astype(np.float64)
-        if sent is None:
-            noisy += deviation * noise.standard_normal(len(noisy))
-        else:
-            noisy[sent] += deviation * noise.standard_normal(len(sent))
+        at = slice(None) if sent is None else sent
+        noisy[at] += deviation * noise.standard_normal(len(noisy[at]))
         params = {"deviation": deviation, **self.budget.noted(context.public)}
         return noisy, Mechanism("opener-gaussian", params)

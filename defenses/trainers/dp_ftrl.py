@@ -97,11 +97,9 @@ class BandedRound(Round):
         fresh = (self._noise.standard_normal(size) * self._scale).astype(np.float32)
         # kept as it was added, rounded: later steps take back exactly that
         added = self._trainer.correlate(fresh, self._history)
-        start = 0
-        for summed in batch.total:
-            part = added[start : start + summed.numel()].reshape(tuple(summed.shape))
-            summed += torch.from_numpy(part).to(summed.device)
-            start += summed.numel()
+        ends = np.cumsum([summed.numel() for summed in batch.total])
+        for summed, part in zip(batch.total, np.split(added, ends[:-1]), strict=True):
+            summed += torch.from_numpy(part).view_as(summed).to(summed.device)
         self._history = [added, *self._history][: self._bands - 1]
 
     def finish(self) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from bench.defense.parts import Mechanism, Promise, TrainJob
 from bench.spec.run import LocalSpec
-from defenses.trainers.private import Batch, PrivateTrainer, Round, add_noise, steps_of
+from defenses.trainers.private import Batch, PrivateTrainer, Round, steps_of
 from defenses.transforms.budget import others
 
 #: an adaptive clip stays within this factor of the one that it starts from
@@ -88,8 +89,10 @@ class DPSGD(PrivateTrainer):
         return np.flatnonzero(sampling.random(records) < rate)
 
     def randomise(self, batch: Batch, scale: float, noise: np.random.Generator) -> None:
-        """Noise of standard deviation ``scale`` on every value of the batch's sum."""
-        add_noise(batch.total, scale, noise)
+        """Add independent Gaussian noise of standard deviation ``scale`` to every value of the batch's sum."""
+        for summed in batch.total:
+            drawn = torch.from_numpy(noise.standard_normal(tuple(summed.shape)) * scale)
+            summed += drawn.to(device=summed.device, dtype=summed.dtype)
 
 
 class PoissonRound(Round):

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 
 from bench.core.errors import SiloBenchError
 from bench.defense.defaults.trainer import GradientTrainer
 from bench.defense.parts import Training, TrainJob
-
-if TYPE_CHECKING:
-    from bench.model.lora import LoraModel
+from bench.model.lora import LoraModel
 
 
 class DropoutTrainer(GradientTrainer):
@@ -49,21 +46,15 @@ class SeededDropout(torch.nn.Module):
 def dropping(model: LoraModel, share: float, seed: int) -> Iterator[None]:
     """Within it every LoRA layer drops values of its input. Raises SiloBenchError for a model without LoRA layers."""
     generator = torch.Generator(device=model.device).manual_seed(seed)
-    layers = [m.lora_dropout for m in model.module.modules() if isinstance(_places(m), torch.nn.ModuleDict)]
-    if not layers:
+    # PEFT keeps a layer's dropout in a ModuleDict, by adapter
+    found = (getattr(module, "lora_dropout", None) for module in model.module.modules())
+    before = [(layer, dict(layer)) for layer in found if isinstance(layer, torch.nn.ModuleDict)]
+    if not before:
         raise SiloBenchError("the model has no LoRA layer whose input could be dropped")
-    before = [dict(places) for places in layers]
     try:
-        for places in layers:
-            for name in list(places):
-                places[name] = SeededDropout(share, generator)
+        for layer, kept in before:
+            layer.update({name: SeededDropout(share, generator) for name in kept})
         yield
     finally:
-        for places, kept in zip(layers, before, strict=True):
-            for name, module in kept.items():
-                places[name] = module
-
-
-def _places(module: torch.nn.Module) -> object:
-    """PEFT keeps a layer's dropout in a ModuleDict, by adapter."""
-    return getattr(module, "lora_dropout", None)
+        for layer, kept in before:
+            layer.update(kept)

@@ -25,37 +25,27 @@ from bench.core.errors import SiloBenchError, UsageError
 Piece = tuple[torch.Tensor, torch.Tensor]
 
 
-class Gradient(ABC):
-    """The gradients of some records with respect to one parameter."""
-
-    @abstractmethod
-    def norms(self) -> torch.Tensor:
-        """(records,) float64: their L2 norms; not finite where a value is not."""
-
-    @abstractmethod
-    def weighted(self, factors: torch.Tensor) -> torch.Tensor:
-        """The sum of factor times gradient, float32, in the parameter's shape. A record of factor 0 is left out, not
-        multiplied: 0 times what is not finite would not be 0."""
-
-
-class Whole(Gradient):
-    """The gradients themselves, (records, *shape)."""
+class Whole:
+    """The gradients of some records with respect to one parameter: themselves, (records, *shape)."""
 
     def __init__(self, values: torch.Tensor) -> None:
         self.values = values
 
     def norms(self) -> torch.Tensor:
+        """(records,) float64: their L2 norms; not finite where a value is not."""
         norms: torch.Tensor = torch.linalg.vector_norm(self.values.flatten(1), dim=1, dtype=torch.float64)
         return norms
 
     def weighted(self, factors: torch.Tensor) -> torch.Tensor:
+        """The sum of factor times gradient, float32, in the parameter's shape. A record of factor 0 is left out, not
+        multiplied: 0 times what is not finite would not be 0."""
         (values,), factors = _without_zeros((self.values,), factors)
         total: torch.Tensor = torch.tensordot(factors, values.float(), dims=1)
         return total
 
 
-class Outer(Gradient):
-    """What the gradients are products of: ``dy`` (records, T, out) and ``x`` (records, T, in)."""
+class Outer:
+    """As ``Whole``, held as what the gradients are products of: ``dy`` (records, T, out) and ``x`` (records, T, in)."""
 
     def __init__(self, dy: torch.Tensor, x: torch.Tensor) -> None:
         self.dy, self.x = dy, x
@@ -67,6 +57,9 @@ class Outer(Gradient):
     def weighted(self, factors: torch.Tensor) -> torch.Tensor:
         (dy, x), factors = _without_zeros((self.dy, self.x), factors)
         return torch.einsum("nto,nti->oi", dy * factors[:, None, None], x)
+
+
+Gradient = Whole | Outer
 
 
 def _without_zeros(

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,14 +21,12 @@ from bench.core.errors import UsageError
 from bench.core.tokens import Tokens
 from bench.defense.defaults.trainer import make_optimizer
 from bench.defense.parts import Mechanism, Trainer, Training, TrainJob
+from bench.model.lora import LoraModel
 from bench.privacy import calibrate, default_delta
 from bench.spec.run import LocalSpec
 from defenses.trainers.factors import Factors, training_only
 from defenses.trainers.opacus_gradients import Opacus
 from defenses.trainers.per_record import Backend, Fast
-
-if TYPE_CHECKING:
-    from bench.model.lora import LoraModel
 
 Gradients = Literal["fast", "opacus"]
 _BACKENDS: dict[Gradients, type[Backend]] = {"fast": Fast, "opacus": Opacus}
@@ -170,13 +168,6 @@ class PrivateTrainer(Trainer):
         """(records,) float64: what each record's gradient is multiplied by, min(1, clip / norm), 0 if not finite."""
         factors = (clip / norms.clamp(min=clip)).clamp(max=1.0)
         return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
-
-
-def add_noise(total: Sequence[torch.Tensor], scale: float, noise: np.random.Generator) -> None:
-    """Add independent Gaussian noise of standard deviation ``scale`` to every value, in place."""
-    for summed in total:
-        drawn = torch.from_numpy(noise.standard_normal(tuple(summed.shape)) * scale)
-        summed += drawn.to(device=summed.device, dtype=summed.dtype)
 
 
 def steps_of(local: LocalSpec, nominal_size: int) -> int:

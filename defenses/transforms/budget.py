@@ -84,7 +84,7 @@ class Budget:
         if self.sigma is not None:
             return self.sigma
         assert self.epsilon is not None
-        return _gaussian(self.epsilon, self.public_delta(public), most_rounds(public))
+        return _gaussian(self.epsilon, self.public_delta(public), 1.0, most_rounds(public))
 
     def variance(self, public: Public, sensitivity: float, dimension: int) -> float:
         """Variance of Skellam noise on ``dimension`` integers whose vector has a norm of at most ``sensitivity``."""
@@ -100,14 +100,7 @@ def most_rounds(public: Public) -> int:
 
 
 # memoised, as every silo asks in every round
-@lru_cache(maxsize=64)
-def _gaussian(epsilon: float, delta: float, rounds: int) -> float:
-    return calibrate(epsilon, delta, 1.0, rounds)
-
-
-@lru_cache(maxsize=64)
-def _skellam(epsilon: float, delta: float, sensitivity: float, dimension: int, rounds: int) -> float:
-    return calibrate_skellam(epsilon, delta, sensitivity, dimension, rounds)
+_gaussian, _skellam = lru_cache(maxsize=64)(calibrate), lru_cache(maxsize=64)(calibrate_skellam)
 
 
 def others(coalition: frozenset[str], victim: str) -> bool:

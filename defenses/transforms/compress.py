@@ -58,7 +58,7 @@ class Compressor(Transform):
         values = np.asarray(update.values, dtype=np.float32)
         if not self.feedback:
             return replace(update, values=self.compress(values, bounds))
-        owed = _owed(context, update.layout.size)
+        owed = np.array(context.state.get("residual", np.zeros(update.layout.size)), dtype=np.float32)
         at = slice(None) if update.support is None else update.support
         wanted = values + owed[at]
         sent = self.compress(wanted, bounds)
@@ -72,8 +72,3 @@ def tensor_bounds(update: Update) -> list[int]:
     offsets = np.asarray(update.layout.offsets)
     found = offsets if update.support is None else np.searchsorted(update.support, offsets)
     return [int(offset) for offset in found]
-
-
-def _owed(context: TransformContext, size: int) -> Array:
-    stored = context.state.get("residual")
-    return np.zeros(size, np.float32) if stored is None else np.array(stored, dtype=np.float32)

@@ -31,6 +31,4 @@ class TrainedFactors(Transform):
 
 def coordinates(layout: Layout, factors: Factors, round: int) -> NDArray[np.int64]:
     """The sorted indices of the trained matrices in a flat adapter."""
-    spans = zip(layout.names, layout.offsets[:-1], layout.offsets[1:], strict=True)
-    parts = [np.arange(start, stop, dtype=np.int64) for name, start, stop in spans if is_trained(name, factors, round)]
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
+    return layout.coordinates(lambda name: is_trained(name, factors, round))
