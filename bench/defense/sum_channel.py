@@ -6,6 +6,7 @@ import contextlib
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,10 @@ class SumChannel(Channel):
 
     #: True where a dealer hands out keys before round 0
     dealt: bool = False
+
+    def for_public(self, public: Public) -> Self:
+        """This channel as one federation's parties and readers work with it."""
+        return self
 
     def keys(self, public: Public, secret: SecretStreams) -> Mapping[str, Mapping[str, bytes]]:
         """The dealer's work: for each receiver, named byte strings."""
@@ -60,11 +65,11 @@ class SumChannel(Channel):
 
     def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
         kinds = {SERVER: ServerEndpoint, DEALER: DealerEndpoint}
-        return kinds.get(me, SiloEndpoint)(self, me, public, state, secret)
+        return kinds.get(me, SiloEndpoint)(self.for_public(public), me, public, state, secret)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         """Open every upload and every sum with the keys of every party of the coalition in turn."""
-        return read_all(self, knowledge)
+        return read_all(self.for_public(knowledge.public), knowledge)
 
 
 def pack_keys(keys: Mapping[str, bytes]) -> Iterator[bytes]:

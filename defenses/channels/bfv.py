@@ -25,6 +25,7 @@ from bench.core.update import Form, Grid, Update
 from bench.defense.parts import Transform
 from defenses.channels.homomorphic import HomomorphicSum, KeyHolder, chunks, gather
 from defenses.channels.seal_parameters import Parameters, choose_bfv
+from defenses.channels.secagg.packing import largest
 from defenses.transforms.quantize import Quantise
 
 
@@ -67,7 +68,7 @@ class BFV(HomomorphicSum):
             raise SiloBenchError("the BFV channel takes integers on a grid only")
         levels, digits = update.grid.levels, self.digits(update.grid)
         values = update.values
-        if values.dtype.kind != "i" or (len(values) and np.abs(values).max() > levels):
+        if values.dtype.kind != "i" or largest(values) > levels:
             raise SiloBenchError("an update holds values beyond its grid, and their sum could carry over")
         modulus = self.codec().plain_modulus
         slots = self.codec().parameters.slots
@@ -83,18 +84,17 @@ class BFV(HomomorphicSum):
             digits = self.digits(form.grid)
         base, modulus = self.base(form.grid), self.codec().plain_modulus
         packed = gather(numbers, -(-form.count // digits), np.int64) % modulus
-        if len(packed) and packed.max() >= base**digits:
+        if packed.max(initial=0) >= base**digits:
             raise CannotOpen("a slot holds more than any sum of uploads does")
         sums = unpack_digits(packed, digits, base)[: form.count] - count * form.grid.levels
-        if len(sums) and np.abs(sums).max() > count * form.grid.levels:
+        if largest(sums) > count * form.grid.levels:
             raise CannotOpen("a value lies beyond what so many uploads can sum to")
         return sums
 
 
 def pack_digits(values: NDArray[np.int64], digits: int, base: int) -> NDArray[np.int64]:
     """Each ``digits`` values in [0, base) as one number, the first one least; missing ones count as 0."""
-    padded = np.zeros(-(-len(values) // digits) * digits, dtype=np.int64)
-    padded[: len(values)] = values
+    padded = np.pad(values, (0, -len(values) % digits))
     weights = np.array([base**i for i in range(digits)], dtype=np.int64)
     packed: NDArray[np.int64] = padded.reshape(-1, digits) @ weights
     return packed

@@ -19,7 +19,6 @@ from bench.core.streams import SecretStreams
 from bench.core.update import Form, Update
 from bench.defense.channel import MAX_FRAME
 from bench.defense.defaults.plain import PlainChannel
-from bench.defense.sum_channel import SumChannel
 
 #: a frame: the plain frame's length, then zstd of the plain frame with its values' bytes regrouped
 _LENGTH = struct.Struct("<I")
@@ -28,28 +27,28 @@ _HEADER = 16
 _COUNT = struct.Struct("<8xQ")
 
 
-class CompressedChannel(SumChannel):
+class CompressedChannel(PlainChannel):
     """``level``: zstd's, 1 to 19. Sums travel compressed too."""
 
-    accepts = frozenset({"real", "grid"})
     bytes_per_value = 3.7
 
     def __init__(self, level: int = 3, opener: Literal["server", "silos"] = "server") -> None:
-        self.level, self.opener = level, opener
-        self._plain = PlainChannel(opener)
+        super().__init__(opener)
+        self.level = level
 
     def seal(self, update: Update, keys: Mapping[str, bytes], secret: SecretStreams, round: int) -> Iterator[bytes]:
-        return (compress(frame, self.level) for frame in self._plain.seal(update, keys, secret, round))
+        plain = super().seal(update, keys, secret, round)
+        return (compress(frame, self.level) for frame in plain)
 
     def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
-        return self._plain.add(total, expand(frame), keys)
+        return super().add(total, expand(frame), keys)
 
     def finish(self, total: object, keys: Mapping[str, bytes]) -> bytes:
-        return compress(self._plain.finish(total, keys), self.level)
+        return compress(super().finish(total, keys), self.level)
 
     def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
         with raising(CannotOpen, of=SiloBenchError):
-            return self._plain.open(map(expand, frames), keys, form, count)
+            return super().open(map(expand, frames), keys, form, count)
 
 
 def compress(frame: bytes, level: int) -> bytes:

@@ -25,6 +25,19 @@ from bench.core.errors import CannotOpen, SiloBenchError
 from bench.core.update import Form, Update
 from defenses.channels.homomorphic import HomomorphicSum, KeyHolder, chunks, gather
 from defenses.channels.seal_parameters import Parameters, choose_ckks
+from defenses.channels.secagg.packing import largest
+
+
+def check_values(values: NDArray[Any], weight: int, most: float, channel: str) -> None:
+    """Raises SiloBenchError for values that are not finite, or above ``most`` times their ``weight``."""
+    share = most * weight
+    if not np.isfinite(values).all():
+        raise SiloBenchError(f"an update holds values that are not finite; {channel} can't encrypt it")
+    if largest(values) > share:
+        raise SiloBenchError(
+            f"an update holds a value above {share:g}, its weight times 'largest' ({most:g}), so that a sum could wrap "
+            "around: set it higher."
+        )
 
 
 class FlatCKKS(HomomorphicSum):
@@ -50,15 +63,8 @@ class FlatCKKS(HomomorphicSum):
 
     def checked(self, update: Update) -> NDArray[np.float64]:
         """An update's values in float64, finite and within ``largest`` times its weight. Raises SiloBenchError."""
-        values, share = update.values, self.largest * update.weight
-        if not np.isfinite(values).all():
-            raise SiloBenchError("an update holds values that are not finite; the CKKS channel can't encrypt it")
-        if len(values) and np.abs(values).max() > share:
-            raise SiloBenchError(
-                f"an update holds a value above {share:g}, its weight times 'largest' ({self.largest:g}), so that a "
-                "sum could wrap around: set it higher."
-            )
-        return values.astype(np.float64)
+        check_values(update.values, update.weight, self.largest, "the CKKS channel")
+        return update.values.astype(np.float64)
 
     def decode(self, numbers: Iterator[NDArray[Any]], form: Form, count: int) -> NDArray[Any]:
         if form.grid is not None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Self
@@ -28,9 +28,8 @@ from numpy.typing import NDArray
 
 from bench.core.errors import CannotOpen, SiloBenchError, raising
 from bench.core.parties import SERVER
-from bench.core.streams import SecretStreams, State
+from bench.core.streams import SecretStreams
 from bench.core.update import Form, Update
-from bench.defense.channel import Candidate, Endpoint, Knowledge
 from bench.defense.public import Public
 from bench.defense.sum_channel import SumChannel
 from defenses.channels.seal_ciphertexts import Codec, encrypt, new_context, save_context
@@ -138,12 +137,6 @@ class HomomorphicSum(KeyPairSum):
     def for_public(self, public: Public) -> Self:
         return self.for_silos(len(public.silos), sum(public.weights.values()))
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
-        return SumChannel.endpoint(self.for_public(public), me, public, state, secret)
-
-    def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
-        return SumChannel.read(self.for_public(knowledge.public), knowledge)
-
     def key_pair(self, public: Public) -> tuple[bytes, bytes]:
         parameters = self.for_public(public).parameters()
         context = new_context(parameters)
@@ -163,8 +156,7 @@ class HomomorphicSum(KeyPairSum):
         context, codec = self.context(keys), self.codec()
         slots = codec.parameters.slots
         for numbers in self.encode(update):
-            full = np.zeros(slots, dtype=numbers.dtype)
-            full[: len(numbers)] = numbers
+            full = np.pad(numbers, (0, slots - len(numbers)))
             yield codec.pack(encrypt(context, codec.parameters, full))
 
     def open(self, frames: Iterator[bytes], keys: Mapping[str, bytes], form: Form, count: int) -> NDArray[np.floating]:
@@ -205,16 +197,15 @@ def _loaded(parameters: Parameters, raw: bytes) -> Any:
 
 def gather(numbers: Iterator[NDArray[Any]], size: int, dtype: type) -> NDArray[Any]:
     """The first ``size`` of the numbers of several ciphertexts. Raises CannotOpen where there are fewer."""
-    values: NDArray[Any] = np.empty(size, dtype=dtype)
-    filled = 0
-    while filled < size:
+    parts: list[NDArray[Any]] = [np.empty(0, dtype=dtype)]
+    missing = size
+    while missing > 0:
         part = next(numbers, None)
         if part is None:
             raise CannotOpen("there are fewer ciphertexts than the values need")
-        part = part[: size - filled]
-        values[filled : filled + len(part)] = part
-        filled += len(part)
-    return values
+        parts.append(part[:missing])
+        missing -= len(part)
+    return np.concatenate(parts)
 
 
 def chunks(values: NDArray[Any], width: int) -> Iterator[NDArray[Any]]:

@@ -8,11 +8,9 @@ import numpy as np
 
 from bench.core.errors import SiloBenchError
 from bench.core.parties import SERVER, is_silo
-from bench.core.streams import SecretStreams, State
+from bench.core.streams import Prefixed, SecretStreams, State
 from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Outgoing, Stage
 from bench.defense.public import Public
-
-_PREFIX = "handed/"
 
 
 class Pooling(Channel):
@@ -50,19 +48,20 @@ class _Server(Endpoint):
         return ()
 
     def _keep(self, message: Message) -> None:
-        if message.sender not in self.public.silos or f"{_PREFIX}{message.sender}/0" in self.state:
+        held = self._held(message.sender)
+        if message.sender not in self.public.silos or len(held):
             raise SiloBenchError(f"{message.sender} hands over records, and is no silo or has done so before")
         if not message.lengths:
             raise SiloBenchError(f"{message.sender} hands over nothing")
         for number, frame in enumerate(message.frames()):
-            self.state[f"{_PREFIX}{message.sender}/{number}"] = np.frombuffer(frame, dtype=np.uint8)
+            held[str(number)] = np.frombuffer(frame, dtype=np.uint8)
 
     def handed(self) -> Mapping[str, Iterable[bytes]]:
-        held = {key.removeprefix(_PREFIX).rpartition("/")[0] for key in self.state if key.startswith(_PREFIX)}
-        return {silo: self._frames(silo) for silo in sorted(held)}
+        return {silo: self._frames(silo) for silo in sorted(self.public.silos) if len(self._held(silo))}
+
+    def _held(self, silo: str) -> Prefixed:
+        return Prefixed(self.state, f"handed/{silo}/")
 
     def _frames(self, silo: str) -> Iterator[bytes]:
-        number = 0
-        while (key := f"{_PREFIX}{silo}/{number}") in self.state:
-            yield np.asarray(self.state[key], dtype=np.uint8).tobytes()
-            number += 1
+        held = self._held(silo)
+        return (np.asarray(held[str(number)], dtype=np.uint8).tobytes() for number in range(len(held)))

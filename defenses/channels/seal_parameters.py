@@ -101,7 +101,6 @@ def choose_ckks(error: float, largest: float, silos: int, symmetric: bool, degre
     for bits in DATA_BITS:
         if bits <= headroom:
             continue
-        check_security(degree, bits)
         found = Parameters("ckks", degree, bits, symmetric, scale_bits=bits - headroom)
         best = ckks_error(found, silos, largest)
         if best <= error:

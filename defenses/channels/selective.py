@@ -66,10 +66,12 @@ class SelectiveCKKS(FlatCKKS):
             raise SiloBenchError("selective encryption takes real values only")
         values = self.checked(update)
         mask = _mask_of(keys, update.form)
+        where = np.arange(update.layout.size) if update.support is None else update.support
+        part = Update(update.values[mask], update.layout, update.weight, support=where[mask])
         yield _MASK if mask.all() else _MASK + np.packbits(mask).tobytes()
         for frame in encode_adapter(values[~mask], "float32"):
             yield _CLEAR + frame
-        for sealed in super().seal(_part(update, mask), keys, secret, round):
+        for sealed in super().seal(part, keys, secret, round):
             yield _SEALED + sealed
 
     def add(self, total: object | None, frame: bytes, keys: Mapping[str, bytes]) -> object:
@@ -171,12 +173,6 @@ def _mask_of(keys: Mapping[str, bytes], form: Form) -> Mask:
         return np.ones(form.count, dtype=np.bool_)
     mask = np.unpackbits(np.frombuffer(keys["mask"], dtype=np.uint8), count=form.layout.size).astype(np.bool_)
     return mask if form.support is None else mask[form.support]
-
-
-def _part(update: Update, mask: Mask) -> Update:
-    """The encrypted part as an update of its own."""
-    where = np.arange(update.layout.size) if update.support is None else update.support
-    return Update(update.values[mask], update.layout, update.weight, support=where[mask])
 
 
 def _read_mask(frame: bytes, count: int) -> Mask:

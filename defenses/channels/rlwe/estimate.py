@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import accumulate
 
 from defenses.channels.rlwe.parameters import ETA
 
@@ -82,11 +83,6 @@ def widest_sum(coefficients: float, failure: float, eta: int = ETA) -> int:
     """The least t for which none of ``coefficients`` sums of two silos' coefficients exceeds t in absolute value,
     except with a probability of at most ``failure`` (a union bound over exact binomial tails)."""
     bits = 4 * eta
-    tail, t = 0, bits // 2
-    while t > 0:
-        ones = bits // 2 + t
-        tail += 2 * math.comb(bits, ones)
-        if coefficients * tail > failure * 2**bits:
-            return t
-        t -= 1
-    return 0
+    places = range(bits // 2, 0, -1)
+    tails = accumulate(2 * math.comb(bits, bits // 2 + t) for t in places)
+    return next((t for t, tail in zip(places, tails, strict=True) if coefficients * tail > failure * 2**bits), 0)

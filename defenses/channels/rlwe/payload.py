@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
 from bench.core.streams import SecretStreams
-from bench.core.update import Form, Grid, Update
+from bench.core.update import Form, Update
 from defenses.channels.rlwe.parameters import DEGREE, ELEMENTS, ETA, Parameters, choose
 from defenses.channels.rlwe.ring import Multiplier, expand
 from defenses.channels.rlwe.sampling import centred_binomial, fresh_key
 from defenses.channels.rlwe.slots import from_slots, to_slots
-from defenses.channels.secagg.packing import pack, unpack
+from defenses.channels.secagg.packing import largest, pack, unpack
 from defenses.channels.secagg.payload import Agreed, Payload, Sealed, Shape
 
 _DOMAIN = b"silobench rlwe public elements 1"
@@ -41,13 +41,12 @@ class LatticePayload(Payload):
     """Updates on a grid, summed exactly. Raises SiloBenchError on updates without one."""
 
     def shape(self, form: Form, silos: int) -> Shape:
-        parameters = choose(silos, _grid(form).levels)
+        parameters = _parameters(form, silos)
         return Shape(DEGREE, parameters.key_bits, parameters.lengths(form.count))
 
     def seal(self, update: Update, agreed: Agreed, secret: SecretStreams) -> Sealed:
-        grid = _grid(update.form)
-        parameters = choose(agreed.silos, grid.levels)
-        values = _integers(update, grid)
+        parameters = _parameters(update.form, agreed.silos)
+        values = _integers(update)
         key = fresh_key(secret.generator("rlwe/key", agreed.round))
         noise = secret.generator("rlwe/noise", agreed.round)
         return Sealed(key, seal_values(values, parameters, key, element_seed(agreed.randomness), noise))
@@ -55,7 +54,7 @@ class LatticePayload(Payload):
     def add_extra(
         self, total: NDArray[Any] | None, index: int, frame: bytes, form: Form, silos: int
     ) -> NDArray[np.uint64]:
-        parameters = choose(silos, _grid(form).levels)
+        parameters = _parameters(form, silos)
         part = unpack(frame, parameters.frames(form.count)[index], parameters.sent).astype(np.uint64)
         if total is None:
             return part
@@ -64,7 +63,7 @@ class LatticePayload(Payload):
     def open(
         self, vector: NDArray[np.int64], extras: Iterator[NDArray[Any]], form: Form, agreed: Agreed
     ) -> NDArray[np.float64]:
-        parameters = choose(agreed.silos, _grid(form).levels)
+        parameters = _parameters(form, agreed.silos)
         sums = open_values(extras, form.count, parameters, vector, element_seed(agreed.randomness))
         return form.spread(sums)
 
@@ -102,7 +101,7 @@ def open_values(
 
     ``sums``: their frames, unpacked and added. Raises SiloBenchError where frames and key do not belong together.
     """
-    if key_sum.shape != (DEGREE,) or _largest(key_sum) > parameters.silos * ETA:
+    if key_sum.shape != (DEGREE,) or largest(key_sum) > parameters.silos * ETA:
         raise SiloBenchError("a sum of keys is no small ring element: a share or an upload was wrong")
     multiplier = Multiplier(key_sum.astype(np.int64))
     values = np.empty(count, dtype=np.int64)
@@ -131,20 +130,16 @@ def _rounded(noisy: NDArray[np.uint64], parameters: Parameters) -> NDArray[np.ui
     return ((noisy + half) >> np.uint64(parameters.dropped)) & np.uint64((1 << parameters.sent) - 1)
 
 
-def _grid(form: Form) -> Grid:
+def _parameters(form: Form, silos: int) -> Parameters:
     if form.grid is None:
         raise SiloBenchError("the lattice sum takes integers on a grid only")
-    return form.grid
+    return choose(silos, form.grid.levels)
 
 
-def _integers(update: Update, grid: Grid) -> NDArray[np.int64]:
-    """The values of an update, checked."""
-    values = update.values
-    if values.dtype != np.int64 or values.shape != (update.form.count,) or _largest(values) > grid.levels:
+def _integers(update: Update) -> NDArray[np.int64]:
+    """The values of an update on a grid, checked."""
+    values, grid = update.values, update.grid
+    assert grid is not None
+    if values.dtype != np.int64 or values.shape != (update.form.count,) or largest(values) > grid.levels:
         raise SiloBenchError(f"an update is not {update.form.count} integers of its grid of {grid.bits} bits")
     return values.view(np.int64)
-
-
-def _largest(values: NDArray[Any]) -> int:
-    """The largest absolute value, of any 64-bit integers."""
-    return max(-int(values.min(initial=0)), int(values.max(initial=0)))

@@ -59,11 +59,14 @@ def unpack(data: bytes, count: int, bits: int) -> Words:
     return np.packbits(every, bitorder="little").view(dtype_of(bits))
 
 
+def largest(values: NDArray[Any]) -> Any:
+    """The largest absolute value, 0 of none, as a Python number: also of the least integer that a type holds. Not a
+    number, or infinite, where a value is."""
+    return max(-values.min(initial=0).item(), values.max(initial=0).item())
+
+
 def centred(words: Words, bits: int) -> NDArray[np.int64]:
     """Representatives modulo 2**bits in [-2**(bits-1), 2**(bits-1)); ``bits`` at most 62."""
     half = 2 ** (bits - 1)
-    values = words.astype(np.int64)
-    values += half
-    values &= 2**bits - 1
-    values -= half
+    values: NDArray[np.int64] = ((words.astype(np.int64) + half) & (2**bits - 1)) - half
     return values

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.streams import SecretStreams
 from bench.core.update import Form, Update
+from defenses.channels.secagg.packing import largest
 from defenses.channels.secagg.payload import MAX_BITS, Agreed, Payload, Sealed, Shape
 
 
@@ -36,7 +37,7 @@ class Updates(Payload):
         grid, count = update.grid, update.form.count
         if grid is None or values.dtype != np.int64 or values.shape != (count,):
             raise SiloBenchError("secure aggregation sums integers on a grid: put a quantiser before it")
-        if max(-int(values.min(initial=0)), int(values.max(initial=0))) > grid.levels:
+        if largest(values) > grid.levels:
             raise SiloBenchError(f"an update holds values outside its grid of {grid.bits} bits")
         return Sealed(values.astype(np.int64, copy=False), iter(()))
 
@@ -47,7 +48,7 @@ class Updates(Payload):
         if form.grid is None:
             raise SiloBenchError("secure aggregation sums integers on a grid")
         limit = agreed.silos * form.grid.levels
-        if max(-int(vector.min(initial=0)), int(vector.max(initial=0))) > limit:
+        if largest(vector) > limit:
             raise SiloBenchError(
                 f"the opened sum of round {agreed.round} holds values that no {agreed.silos} updates add up to: a "
                 "share or an upload was wrong."

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from defenses.channels.negacyclic import Spectrum
+from defenses.channels.secagg import packing
 from defenses.channels.threshold_ckks import ring
 from defenses.channels.threshold_ckks.parameters import Parameters
 from defenses.channels.threshold_ckks.ring import Limbs
@@ -93,5 +94,4 @@ def decryption_share(
 
 def centred(tops: Tops, parameters: Parameters) -> NDArray[np.int64]:
     """Representatives modulo 2**sent in [-2**(sent-1), 2**(sent-1))."""
-    half = 1 << (parameters.sent - 1)
-    return ((tops + np.uint64(half)) & np.uint64(2 * half - 1)).astype(np.int64) - half
+    return packing.centred(tops, parameters.sent)
