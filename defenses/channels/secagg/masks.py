@@ -45,7 +45,4 @@ def apply(words: Words, masks: Iterable[Mask], start: int, bits: int) -> None:
     One mask is held at a time."""
     for mask in masks:
         pad = stream(mask.key, start, len(words), bits)
-        if mask.minus:
-            np.subtract(words, pad, out=words)
-        else:
-            np.add(words, pad, out=words)
+        (np.subtract if mask.minus else np.add)(words, pad, out=words)

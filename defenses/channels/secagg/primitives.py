@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from bench.core.errors import SiloBenchError
+from bench.core.errors import SiloBenchError, raising
 
 KEY = 32
 SIGNATURE = 64
@@ -61,10 +61,8 @@ def agreement_public(secret: bytes) -> bytes:
 def agree(secret: bytes, public: bytes, salt: bytes, info: bytes) -> bytes:
     """The key (32 bytes) that the owners of ``secret`` and of the secret key of ``public`` both get, for the use that
     ``info`` names. Raises SiloBenchError for a public key of small order, with which anybody gets it."""
-    try:
+    with raising(SiloBenchError, "a public key can't be used for key agreement", ValueError):
         shared = X25519PrivateKey.from_private_bytes(secret).exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError as error:
-        raise SiloBenchError(f"a public key can't be used for key agreement: {error}") from None
     return HKDF(algorithm=SHA256(), length=KEY, salt=salt, info=info).derive(shared)
 
 

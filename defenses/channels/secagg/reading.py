@@ -10,7 +10,7 @@ gets one part: the survivors. A coalition that has the shares to know every key 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.update import MAX_HEADER, Form
 from bench.defense.channel import Candidate, Knowledge, Message
+from bench.defense.sum_channel import as_bytes
 from defenses.channels.secagg import packing, wire
 from defenses.channels.secagg.packing import Words
 from defenses.channels.secagg.payload import Shape
 from defenses.channels.secagg.session import SEALED_SHARES, Roster, Session
-from defenses.channels.secagg.unmasking import Secrets, lifted, masks_on
+from defenses.channels.secagg.unmasking import Secrets, opened
 
 
 def read_rounds(session: Callable[[int], Session], knowledge: Knowledge) -> Iterator[Candidate]:
@@ -71,9 +72,7 @@ class _Round:
                     self.secrets.learn_revealed(message.sender, _first(message))
 
     def _held(self, party: str, name: str) -> bytes | None:
-        keys: Mapping[str, NDArray[np.uint8]] = self.knowledge.keys.get(party, {})
-        value = keys.get(f"round-{self.session.round}/{name}")
-        return None if value is None else np.asarray(value, dtype=np.uint8).tobytes()
+        return as_bytes(self.knowledge.keys.get(party, {})).get(f"round-{self.session.round}/{name}")
 
     def _learn_sealed(self, message: Message) -> None:
         boxes = wire.set_and_records(_first(message), self.session.silos, SEALED_SHARES)
@@ -99,25 +98,22 @@ class _Round:
         session, support = self.session, self.knowledge.supports.get(self.session.round)
         headers = {_first(m)[:MAX_HEADER] for m in uploads}
         form = Form.read(headers.pop(), session.public.layout, support)
-        agreed = session.agreed(self.roster)
-        shape = session.payload.shape(form, agreed.silos)
+        silos = len(session.participants)
+        shape = session.payload.shape(form, silos)
         lengths = session.upload_lengths(_first(uploads[0]), shape)
         if headers or any(tuple(m.lengths) != lengths for m in uploads):
             raise SiloBenchError("uploads do not have the form that their headers state")
-        pads = [mask.opposite for mask in masks_on(part, sharers, self.secrets)]
-        vector = lifted(lambda index: _summed(uploads, index, shape), shape, pads)
-        values = session.payload.open(vector, self._extras(uploads, form, shape), form, agreed)
-        how = "unmasked upload" if len(part) == 1 else "unmasked sum"
-        return Candidate(session.round, frozenset(part), values, f"secure aggregation: {how}")
-
-    def _extras(self, uploads: Sequence[Message], form: Form, shape: Shape) -> Iterator[NDArray[Any]]:
         first = 1 + len(packing.frame_sizes(shape.count, shape.bits))
-        silos = len(self.session.participants)
-        for index in range(len(shape.extras)):
+
+        def extra(index: int) -> NDArray[Any]:
             total: NDArray[Any] | None = None
             for message in uploads:
-                total = self.session.payload.add_extra(total, index, message.frame(first + index), form, silos)
-            yield np.asarray(total)
+                total = session.payload.add_extra(total, index, message.frame(first + index), form, silos)
+            return np.asarray(total)
+
+        values = opened(self.secrets, part, sharers, form, lambda index: _summed(uploads, index, shape), extra)
+        how = "unmasked upload" if len(part) == 1 else "unmasked sum"
+        return Candidate(session.round, frozenset(part), values, f"secure aggregation: {how}")
 
 
 def _first(message: Message) -> bytes:

@@ -8,6 +8,7 @@ silos) while it sorts them by receiver.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,8 @@ from bench.defense.channel import Endpoint, Message, Opened, Outgoing
 from defenses.channels.secagg import packing, setup, shamir, wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.payload import Shape
-from defenses.channels.secagg.primitives import verify
 from defenses.channels.secagg.session import ADVERT, SEALED_SHARES, Advert, Roster, Session, from_silos
-from defenses.channels.secagg.unmasking import Secrets, lifted, masks_on
+from defenses.channels.secagg.unmasking import Secrets, opened
 
 #: in which the server sends something; each is a method of ``ServerRound``
 _STAGES = ("roster", "deliver", "survivors", "confirmed")
@@ -139,17 +139,15 @@ class ServerRound:
             if secrets.learn_revealed(message.sender, body) != (survivors, sharers):
                 raise SiloBenchError(f"{message.sender} revealed shares of other silos than it was asked for")
         form = self._form(self.memory.note("header"))
-        agreed = session.agreed(roster)
-        shape = session.payload.shape(form, agreed.silos)
-        pads = [mask.opposite for mask in masks_on(survivors, sharers, secrets)]
-        vector = lifted(lambda index: self.memory.array(f"sum/{index:05d}"), shape, pads)
-        extras = (self.memory.array(f"extra/{index:05d}") for index in range(len(shape.extras)))
-        values = session.payload.open(vector, extras, form, agreed)
+        values = opened(secrets, survivors, sharers, form, partial(self._stored, "sum"), partial(self._stored, "extra"))
         self.memory.forget()
         return Opened(values, survivors)
 
     def _roster(self) -> Roster:
         return Roster.read(self.memory.note("roster"), self.session.silos, self.session.round)
+
+    def _stored(self, name: str, index: int) -> NDArray[Any]:
+        return self.memory.array(f"{name}/{index:05d}")
 
     def _set(self, name: str) -> tuple[str, ...]:
         return wire.decode_set(self.memory.note(name), self.session.silos)
@@ -161,29 +159,21 @@ class ServerRound:
         """Frame k of every upload into frame k of the sum, one frame of one silo at a time; then the signatures, each
         over all frames that were added."""
         session = self.session
-        signings = [wire.Signing("upload", session.round, m.sender, roster.randomness) for m in uploads]
-        for message, signing in zip(uploads, signings, strict=True):
-            signing.add(message.frame(0))
+        signed = wire.signings("upload", session.round, [m.sender for m in uploads], roster.randomness)
+        for message in uploads:
+            signed[message.sender].add(message.frame(0))
         sizes = packing.frame_sizes(shape.count, shape.bits)
         for index, size in enumerate(sizes):
             total = np.zeros(size, dtype=packing.dtype_of(shape.bits))
-            for frame in _frames(uploads, signings, 1 + index):
+            for message in uploads:
+                frame = signed[message.sender].add(message.frame(1 + index))
                 np.add(total, packing.unpack(frame, size, shape.bits), out=total)
             self.memory.note_once(f"sum/{index:05d}", total)
         for index in range(len(shape.extras)):
             extra: NDArray[Any] | None = None
-            for frame in _frames(uploads, signings, 1 + len(sizes) + index):
+            for message in uploads:
+                frame = signed[message.sender].add(message.frame(1 + len(sizes) + index))
                 extra = session.payload.add_extra(extra, index, frame, form, len(session.participants))
             self.memory.note_once(f"extra/{index:05d}", np.asarray(extra))
-        last = 1 + len(sizes) + len(shape.extras)
-        for message, signing in zip(uploads, signings, strict=True):
-            if not verify(self.directory[message.sender], signing.statement(), message.frame(last)):
-                raise SiloBenchError(f"the upload of {message.sender} is not signed by it as it stands")
-
-
-def _frames(uploads: Sequence[Message], signings: Sequence[wire.Signing], index: int) -> Iterator[bytes]:
-    """Frame ``index`` of every upload, put to what its sender signed."""
-    for message, signing in zip(uploads, signings, strict=True):
-        frame = message.frame(index)
-        signing.add(frame)
-        yield frame
+        signatures = {m.sender: m.frame(1 + len(sizes) + len(shape.extras)) for m in uploads}
+        wire.check_signed("upload", signed, signatures, self.directory)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
+from bench.core.update import Form
 from defenses.channels.secagg import masks, packing, shamir, wire
 from defenses.channels.secagg.masks import Mask
 from defenses.channels.secagg.packing import Words
-from defenses.channels.secagg.payload import Shape
 from defenses.channels.secagg.primitives import agreement_public
 from defenses.channels.secagg.session import Roster, Session
 
@@ -99,9 +100,21 @@ def masks_on(summed: Collection[str], sharers: Sequence[str], secrets: Secrets) 
     return known
 
 
-def lifted(frame: Callable[[int], Words], shape: Shape, pads: Sequence[Mask]) -> NDArray[np.int64]:
-    """The vector (shape.count,), centred, out of the frames of a masked sum and the masks to apply to it. One frame and
-    one mask are in memory at a time, besides the vector."""
+def opened(
+    secrets: Secrets,
+    summed: Sequence[str],
+    sharers: Sequence[str],
+    form: Form,
+    frame: Callable[[int], Words],
+    extra: Callable[[int], NDArray[Any]],
+) -> NDArray[np.float64]:
+    """The sum of the updates of ``summed``: ``masks_on`` their uploads' sum are taken off its frames, and the payload
+    opens the rest with the sums of the extra frames. One frame and one mask are in memory at a time, besides the
+    vector."""
+    session = secrets.session
+    agreed = session.agreed(secrets.roster)
+    shape = session.payload.shape(form, agreed.silos)
+    pads = [mask.opposite for mask in masks_on(summed, sharers, secrets)]
     vector = np.empty(shape.count, dtype=np.int64)
     start = 0
     for index, size in enumerate(packing.frame_sizes(shape.count, shape.bits)):
@@ -109,4 +122,4 @@ def lifted(frame: Callable[[int], Words], shape: Shape, pads: Sequence[Mask]) ->
         masks.apply(words, pads, start, shape.bits)
         vector[start : start + size] = packing.centred(words, shape.bits)
         start += size
-    return vector
+    return session.payload.open(vector, map(extra, range(len(shape.extras))), form, agreed)

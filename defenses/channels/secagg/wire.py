@@ -8,7 +8,7 @@ message that is altered, moved to another round or stage, or put in another silo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from bench.core.errors import SiloBenchError
 from bench.defense.channel import Message
@@ -65,9 +65,11 @@ class Signing:
         self._about = (stage, round, sender, agreed)
         self._hash = hashlib.sha256()
 
-    def add(self, frame: bytes) -> None:
+    def add(self, frame: bytes) -> bytes:
+        """The frame, as it is."""
         self._hash.update(len(frame).to_bytes(8, "little"))
         self._hash.update(frame)
+        return frame
 
     def statement(self) -> bytes:
         return context("message", *self._about, self._hash.digest())
@@ -76,9 +78,7 @@ class Signing:
 def signed(stage: str, round: int, sender: str, agreed: bytes, frames: Iterable[bytes], key: bytes) -> Iterator[bytes]:
     """``frames``, and then the signature of them all."""
     signing = Signing(stage, round, sender, agreed)
-    for frame in frames:
-        signing.add(frame)
-        yield frame
+    yield from map(signing.add, frames)
     yield sign(key, signing.statement())
 
 
@@ -89,11 +89,30 @@ def statement(stage: str, round: int, sender: str, agreed: bytes, body: bytes) -
     return signing.statement()
 
 
+def signings(stage: str, round: int, silos: Iterable[str], agreed: bytes) -> dict[str, Signing]:
+    return {silo: Signing(stage, round, silo, agreed) for silo in silos}
+
+
+def check_signed(
+    what: str, signed: Mapping[str, Signing], signatures: Mapping[str, bytes], directory: Mapping[str, bytes]
+) -> None:
+    """Raises SiloBenchError where a silo did not sign what was put to its ``Signing``; ``what``: of it that was."""
+    for silo, signing in signed.items():
+        if not verify(directory[silo], signing.statement(), signatures[silo]):
+            raise SiloBenchError(f"the {what} of {silo} is not signed by it as it stands")
+
+
+def expect_lengths(messages: Iterable[Message], lengths: tuple[int, ...]) -> None:
+    """Raises SiloBenchError where a message does not have those frames."""
+    for message in messages:
+        if tuple(message.lengths) != lengths:
+            raise SiloBenchError(f"the '{message.stage}' message of {message.sender} does not have the right form")
+
+
 def body_and_signature(message: Message, size: int) -> tuple[bytes, bytes]:
     """The frames of a silo's message with one body frame of ``size`` bytes, unchecked. Raises SiloBenchError where it
     has other ones."""
-    if tuple(message.lengths) != (size, SIGNATURE):
-        raise SiloBenchError(f"the '{message.stage}' message of {message.sender} does not have the right form")
+    expect_lengths([message], (size, SIGNATURE))
     return message.frame(0), message.frame(1)
 
 

@@ -7,7 +7,8 @@ share). An upload opens if the keys of all silos are held: no share of it was ev
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,16 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.update import Form
 from bench.defense.channel import Candidate, Knowledge, Message
+from bench.defense.sum_channel import as_bytes
+from defenses.channels.secagg import wire
 from defenses.channels.secagg.packing import unpack
 from defenses.channels.threshold_ckks import ring, scheme
 from defenses.channels.threshold_ckks import session as agreement
 from defenses.channels.threshold_ckks.session import SETUP, Session
 from defenses.channels.threshold_ckks.silo import SECRET, secret_keys
+
+#: by silo
+Keys = Mapping[str, NDArray[np.int8]]
 
 
 def read_rounds(session: Session, knowledge: Knowledge) -> Iterator[Candidate]:
@@ -30,59 +36,46 @@ def read_rounds(session: Session, knowledge: Knowledge) -> Iterator[Candidate]:
         uploads = {m.sender: m for m in here if m.stage == agreement.UPLOAD}
         shares = {m.sender: m for m in here if m.stage == agreement.SHARE}
         participants = session.participants(round)
-        support = knowledge.supports.get(round)
         if set(session.silos) <= set(keys):
             for silo in participants:
                 if silo in uploads and silo not in knowledge.parties:
                     with contextlib.suppress(SiloBenchError):
-                        yield _Reader(session, [uploads[silo]], support).open({}, keys)
+                        yield _opened(session, knowledge, [uploads[silo]], {}, keys)
         elif set(session.silos) <= set(keys) | set(shares) and set(participants) <= set(uploads):
             with contextlib.suppress(SiloBenchError):
-                yield _Reader(session, [uploads[silo] for silo in participants], support).open(shares, keys)
+                yield _opened(session, knowledge, [uploads[silo] for silo in participants], shares, keys)
 
 
-class _Reader:
-    """Opens the sum of ``uploads`` (one or several). Raises SiloBenchError where they are malformed."""
-
-    def __init__(self, session: Session, uploads: Sequence[Message], support: NDArray[np.int64] | None) -> None:
-        self._session, self._uploads = session, uploads
-        headers = {agreement.header_of(m) for m in uploads}
-        if len(headers) != 1:
-            raise SiloBenchError("uploads are not all of one form")
-        header = headers.pop()
-        self._form = Form.read(header, session.public.layout, support)
-        for message in uploads:
-            agreement.expect_lengths(message, session.upload_lengths(header, self._form.count))
-
-    def open(self, shares: dict[str, Message], keys: dict[str, NDArray[np.int8]]) -> Candidate:
-        """With the shares that were seen, and those that keys give for the silos that showed none."""
-        p, form = self._session.parameters, self._form
-        for message in shares.values():
-            agreement.expect_lengths(message, self._session.share_lengths(form.count))
-        found = []
-        for g, count in enumerate(p.groups(form.count)):
-            halves = [ring.from_bytes(m.frame(1 + 2 * g), p) for m in self._uploads]
-            first = ring.reduce(np.sum(halves, axis=0), p.width)
-            total = np.zeros(count, dtype=np.uint64)
-            for message in self._uploads:
-                total += unpack(message.frame(2 + 2 * g), count, p.sent)
-            for message in shares.values():
-                total += unpack(message.frame(g), count, p.sent)
-            for silo in sorted(set(keys) - set(shares)):
-                total += scheme.decryption_share(p, first, keys[silo], count, None)
-            found.append(scheme.centred(total, p))
-        values = form.spread(np.concatenate([np.empty(0, dtype=np.int64), *found]) * p.unit)
-        silos = frozenset(m.sender for m in self._uploads)
-        what = "an upload, opened with all keys" if len(silos) == 1 else "a sum, opened with decryption shares"
-        return Candidate(self._uploads[0].round, silos, values, f"threshold CKKS: {what}")
+def _opened(
+    session: Session, knowledge: Knowledge, uploads: Sequence[Message], shares: Mapping[str, Message], keys: Keys
+) -> Candidate:
+    """The sum of ``uploads`` (one or several), by the shares that were seen, and those that keys give for the silos
+    that showed none. Raises SiloBenchError where messages are malformed."""
+    round, p = uploads[0].round, session.parameters
+    headers = {agreement.header_of(m) for m in uploads}
+    if len(headers) != 1:
+        raise SiloBenchError("uploads are not all of one form")
+    header = headers.pop()
+    form = Form.read(header, session.public.layout, knowledge.supports.get(round))
+    wire.expect_lengths(uploads, session.upload_lengths(header, form.count))
+    wire.expect_lengths(shares.values(), session.share_lengths(form.count))
+    found = [np.empty(0, dtype=np.int64)]
+    for g, count in enumerate(p.groups(form.count)):
+        halves = [ring.from_bytes(m.frame(1 + 2 * g), p) for m in uploads]
+        first = ring.reduce(np.sum(halves, axis=0), p.width)
+        frames = chain((m.frame(2 + 2 * g) for m in uploads), (m.frame(g) for m in shares.values()))
+        seen = (unpack(frame, count, p.sent) for frame in frames)
+        made = (scheme.decryption_share(p, first, keys[s], count, None) for s in sorted(set(keys) - set(shares)))
+        found.append(scheme.centred(sum(chain(seen, made), np.zeros(count, dtype=np.uint64)), p))
+    silos = frozenset(m.sender for m in uploads)
+    what = "an upload, opened with all keys" if len(silos) == 1 else "a sum, opened with decryption shares"
+    return Candidate(round, silos, form.spread(np.concatenate(found) * p.unit), f"threshold CKKS: {what}")
 
 
-def _held(session: Session, knowledge: Knowledge) -> dict[str, NDArray[np.int8]]:
+def _held(session: Session, knowledge: Knowledge) -> Keys:
     """The secret keys that the coalition's parties hold."""
     found = {}
     for silo in session.silos:
-        entry = knowledge.keys.get(silo, {}).get(f"round-{SETUP}/{SECRET}")
-        if entry is not None:
-            with contextlib.suppress(SiloBenchError):
-                found[silo] = secret_keys(np.asarray(entry, dtype=np.uint8).tobytes(), session)
+        with contextlib.suppress(SiloBenchError, KeyError):
+            found[silo] = secret_keys(as_bytes(knowledge.keys[silo])[f"round-{SETUP}/{SECRET}"], session)
     return found

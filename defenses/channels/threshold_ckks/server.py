@@ -70,14 +70,14 @@ class Server(Endpoint):
         """All silos' public keys, to all, with the signature of each."""
         session, seed = self.session, self.setup.note(SEED)
         messages = agreement.from_all(inbox, agreement.KEY_SHARE, SETUP, session.silos)
-        signed = agreement.signings(agreement.KEY_SHARE, SETUP, session.silos, seed)
+        wire.expect_lengths(messages, session.key_lengths(1))
+        signed = wire.signings(agreement.KEY_SHARE, SETUP, session.silos, seed)
         last = session.parameters.keys
         for message in messages:
-            agreement.expect_lengths(message, session.key_lengths(1))
             for index in range(last):
                 signed[message.sender].add(message.frame(index))
         signatures = {m.sender: m.frame(last) for m in messages}
-        agreement.check_signed(agreement.KEY_SHARE, signed, signatures, self.directory)
+        wire.check_signed("'key' message", signed, signatures, self.directory)
         self.setup.note_once(AGREED, agreement.agreed_on(seed, [s.statement() for s in signed.values()]))
         return chain((m.frame(k) for m in messages for k in range(last)), [b"".join(signatures.values())])
 
@@ -90,8 +90,7 @@ class Server(Endpoint):
             raise SiloBenchError(f"uploads of round {round} have different headers: not all are of one form")
         header = headers.pop()
         count = Form.read(header, session.public.layout, self.supports(round)).count
-        for message in uploads:
-            agreement.expect_lengths(message, session.upload_lengths(header, count))
+        wire.expect_lengths(uploads, session.upload_lengths(header, count))
         signatures = self._add(round, header, count, uploads)
         groups = len(session.parameters.groups(count))
         halves = (m.frame(1 + 2 * g) for m in uploads for g in range(groups))
@@ -101,26 +100,24 @@ class Server(Endpoint):
         """Adds group g of every upload, one after the other; the signatures of the random halves."""
         p, agreed, memory = self.session.parameters, self.setup.note(AGREED), Memory(self.state, round)
         senders = [m.sender for m in uploads]
-        halves = agreement.signings(agreement.HALVES, round, senders, agreed)
-        whole = agreement.signings(agreement.UPLOAD, round, senders, agreed)
+        halves = wire.signings(agreement.HALVES, round, senders, agreed)
+        whole = wire.signings(agreement.UPLOAD, round, senders, agreed)
         for signing in (*halves.values(), *whole.values()):
             signing.add(header)
         for g, values in enumerate(p.groups(count)):
             total = np.zeros(values, dtype=np.uint64)
             for message in uploads:
-                half, top = message.frame(1 + 2 * g), message.frame(2 + 2 * g)
-                halves[message.sender].add(half)
-                whole[message.sender].add(half)
-                whole[message.sender].add(top)
-                total += unpack(top, values, p.sent)
+                silo = message.sender
+                whole[silo].add(halves[silo].add(message.frame(1 + 2 * g)))
+                total += unpack(whole[silo].add(message.frame(2 + 2 * g)), values, p.sent)
             total &= np.uint64(2**p.sent - 1)
             memory.note_once(f"sum/{g:05d}", total.astype(dtype_of(p.sent)))
         memory.note_once("header", header)
         last = {m.sender: m.frame(len(m.lengths) - 1) for m in uploads}
         first = {silo: both[:SIGNATURE] for silo, both in last.items()}
-        agreement.check_signed(agreement.UPLOAD, halves, first, self.directory)
         second = {silo: both[SIGNATURE:] for silo, both in last.items()}
-        agreement.check_signed(agreement.UPLOAD, whole, second, self.directory)
+        for signed, signatures in ((halves, first), (whole, second)):
+            wire.check_signed("'upload' message", signed, signatures, self.directory)
         return first
 
     def open(self, round: int, inbox: Sequence[Message]) -> Opened:
@@ -128,24 +125,21 @@ class Server(Endpoint):
         session, memory, p = self.session, Memory(self.state, round), self.session.parameters
         messages = agreement.from_all(inbox, agreement.SHARE, round, session.silos)
         form = Form.read(memory.note("header"), session.public.layout, self.supports(round))
-        signed = agreement.signings(agreement.SHARE, round, session.silos, self.setup.note(AGREED))
+        signed = wire.signings(agreement.SHARE, round, session.silos, self.setup.note(AGREED))
         groups = p.groups(form.count)
-        for message in messages:
-            agreement.expect_lengths(message, session.share_lengths(form.count))
+        wire.expect_lengths(messages, session.share_lengths(form.count))
         values = np.empty(form.count, dtype=np.float64)
         start, largest = 0, 0
         for g, count in enumerate(groups):
             total = memory.array(f"sum/{g:05d}").astype(np.uint64)
             for message in messages:
-                frame = message.frame(g)
-                signed[message.sender].add(frame)
-                total += unpack(frame, count, p.sent)
+                total += unpack(signed[message.sender].add(message.frame(g)), count, p.sent)
             units = scheme.centred(total, p)
             largest = max(largest, int(np.abs(units).max(initial=0)))
             np.multiply(units, p.unit, out=values[start : start + count])
             start += count
         signatures = {m.sender: m.frame(len(groups)) for m in messages}
-        agreement.check_signed(agreement.SHARE, signed, signatures, self.directory)
+        wire.check_signed("'share' message", signed, signatures, self.directory)
         if largest > p.most + p.rounding:
             raise SiloBenchError(f"the sum of round {round} does not open: uploads and shares do not belong together")
         memory.forget()

@@ -10,12 +10,12 @@ from functools import cached_property
 
 import numpy as np
 
-from bench.core.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError, UsageError, raising
 from bench.core.update import MAX_HEADER, Layout
 from bench.defense.channel import Message
 from bench.defense.public import Public
 from defenses.channels.secagg import wire
-from defenses.channels.secagg.primitives import KEY, SIGNATURE, context, verify
+from defenses.channels.secagg.primitives import KEY, SIGNATURE, context
 from defenses.channels.secagg.session import from_silos
 from defenses.channels.threshold_ckks import ring
 from defenses.channels.threshold_ckks.parameters import Parameters, choose
@@ -28,6 +28,8 @@ UPLOAD, SUM, SHARE, OPEN = "upload", "sum", "share", "open"
 HALVES = "halves"
 #: the round of everything before round 0
 SETUP = -1
+
+Signings = Mapping[str, wire.Signing]
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,20 @@ class Session:
         """``silos`` silos' public keys, and their signatures."""
         return (self.parameters.element,) * (silos * self.parameters.keys) + (silos * SIGNATURE,)
 
-
-def expect_lengths(message: Message, lengths: tuple[int, ...]) -> None:
-    """Raises SiloBenchError where a message does not have those frames."""
-    if tuple(message.lengths) != lengths:
-        raise SiloBenchError(f"the '{message.stage}' message of {message.sender} does not have the right form")
+    def verified_sum(
+        self, message: Message, start: int, count: int, signed: Signings, directory: Mapping[str, bytes]
+    ) -> Limbs:
+        """(count, limbs, N), reduced: the sums of ``count`` elements of each silo of ``signed``, silo by silo from
+        frame ``start`` on, signatures last. Raises SiloBenchError where a silo did not sign its elements."""
+        p = self.parameters
+        total = np.zeros((count, p.limbs, p.degree), dtype=np.int64)
+        for signing in signed.values():
+            for element in total:
+                element += ring.from_bytes(signing.add(message.frame(start)), p)
+                start += 1
+        signatures = wire.records(message.frame(start), SIGNATURE, len(signed))
+        wire.check_signed(f"'{message.stage}' message", signed, dict(zip(signed, signatures, strict=True)), directory)
+        return ring.reduce(total, p.width)
 
 
 def header_of(message: Message) -> bytes:
@@ -110,10 +121,8 @@ def header_of(message: Message) -> bytes:
 def values_in(header: bytes, layout: Layout) -> int:
     """How many values a header says that every upload holds. All that a silo needs to know to share in decrypting a
     round that it has no part in, whose support it may not know. Raises SiloBenchError."""
-    try:
+    with raising(SiloBenchError, "a message's header is malformed", (ValueError, KeyError, TypeError, RecursionError)):
         count = json.loads(header)["values"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise SiloBenchError(f"a message's header is malformed: {error}") from None
     if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= layout.size:
         raise SiloBenchError(f"a message's header names {count!r} values of an adapter of {layout.size}")
     return count
@@ -123,10 +132,10 @@ def relayed(frame: bytes, stage: str, directory: Mapping[str, bytes]) -> dict[st
     """32 bytes of every silo of ``directory``, each with its signature, as the server relays them: ``commits`` and
     ``reveals``. Raises SiloBenchError for another length, and where one is not signed by its silo in this stage."""
     entries = dict(zip(directory, wire.records(frame, KEY + SIGNATURE, len(directory)), strict=True))
-    signed = signings(stage, SETUP, directory, wire.NOTHING_AGREED)
+    signed = wire.signings(stage, SETUP, directory, wire.NOTHING_AGREED)
     for silo, entry in entries.items():
         signed[silo].add(entry[:KEY])
-    check_signed(stage, signed, {silo: entry[KEY:] for silo, entry in entries.items()}, directory)
+    wire.check_signed(f"'{stage}' message", signed, {silo: entry[KEY:] for silo, entry in entries.items()}, directory)
     return {silo: entry[:KEY] for silo, entry in entries.items()}
 
 
@@ -149,41 +158,6 @@ def opened_seed(commits: Mapping[str, bytes], nonces: Mapping[str, bytes]) -> by
 def agreed_on(seed: bytes, statements: Iterable[bytes]) -> bytes:
     """What every signature of a round is bound to: the seed and all silos' public keys, as each signed them."""
     return hashlib.sha256(context("threshold-ckks agreed", seed, *statements)).digest()
-
-
-def signings(stage: str, round: int, silos: Iterable[str], agreed: bytes) -> dict[str, wire.Signing]:
-    return {silo: wire.Signing(stage, round, silo, agreed) for silo in silos}
-
-
-def check_signed(
-    stage: str, signed: Mapping[str, wire.Signing], signatures: Mapping[str, bytes], directory: Mapping[str, bytes]
-) -> None:
-    """Raises SiloBenchError where a silo did not sign what was put to its ``Signing``."""
-    for silo, signing in signed.items():
-        if not verify(directory[silo], signing.statement(), signatures[silo]):
-            raise SiloBenchError(f"the '{stage}' message of {silo} is not signed by it as it stands")
-
-
-def verified_sum(
-    message: Message,
-    start: int,
-    count: int,
-    signed: Mapping[str, wire.Signing],
-    directory: Mapping[str, bytes],
-    parameters: Parameters,
-) -> Limbs:
-    """(count, limbs, N), reduced: the sums of ``count`` elements of each silo of ``signed``, silo by silo from frame
-    ``start`` on, signatures last. Raises SiloBenchError where a silo did not sign its elements."""
-    total = np.zeros((count, parameters.limbs, parameters.degree), dtype=np.int64)
-    for signing in signed.values():
-        for k in range(count):
-            frame = message.frame(start)
-            signing.add(frame)
-            total[k] += ring.from_bytes(frame, parameters)
-            start += 1
-    signatures = wire.records(message.frame(start), SIGNATURE, len(signed))
-    check_signed(message.stage, signed, dict(zip(signed, signatures, strict=True)), directory)
-    return ring.reduce(total, parameters.width)
 
 
 def from_all(inbox: Sequence[Message], stage: str, round: int, silos: Sequence[str]) -> list[Message]:

@@ -12,6 +12,7 @@ from bench.core.parties import SERVER
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Update
 from bench.defense.channel import Endpoint, Message, Outgoing
+from defenses.channels.flat_ckks import check_values
 from defenses.channels.secagg import setup, wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.packing import pack
@@ -100,10 +101,10 @@ class Silo(Endpoint):
         if message is None:
             return
         session, p = self.session, self.session.parameters
-        agreement.expect_lengths(message, session.key_lengths(len(session.silos)))
+        wire.expect_lengths([message], session.key_lengths(len(session.silos)))
         seed = self.setup.note(SEED)
-        signed = agreement.signings(agreement.KEY_SHARE, SETUP, session.silos, seed)
-        total = agreement.verified_sum(message, 0, p.keys, signed, self.directory, p)
+        signed = wire.signings(agreement.KEY_SHARE, SETUP, session.silos, seed)
+        total = session.verified_sum(message, 0, p.keys, signed, self.directory)
         self.setup.note_once(COLLECTIVE, total.astype(np.uint32))
         self.setup.note_once(AGREED, agreement.agreed_on(seed, [s.statement() for s in signed.values()]))
 
@@ -124,20 +125,14 @@ class Silo(Endpoint):
         whole = wire.Signing(agreement.UPLOAD, round, self.me, agreed)
         element = ring.public_element(self.setup.note(SEED), p)
         sealer = Sealer(p, element, self.setup.array(COLLECTIVE), self.streams.generator("threshold/seal", round))
-        halves.add(header)
-        whole.add(header)
-        yield header
+        yield whole.add(halves.add(header))
         start = 0
         for count in p.groups(len(update.values)):
             values = update.values[start : start + count].astype(np.float64)
             first, tops = sealer.group(np.rint(values / p.unit).astype(np.int64))
             start += count
-            half, top = ring.to_bytes(first, p), pack(tops, p.sent)
-            halves.add(half)
-            whole.add(half)
-            whole.add(top)
-            yield half
-            yield top
+            yield whole.add(halves.add(ring.to_bytes(first, p)))
+            yield whole.add(pack(tops, p.sent))
         identity = self._identity()
         yield sign(identity, halves.statement()) + sign(identity, whole.statement())
 
@@ -154,12 +149,12 @@ class Silo(Endpoint):
         header = agreement.header_of(message)
         count = agreement.values_in(header, session.public.layout)
         participants = session.participants(round)
-        agreement.expect_lengths(message, session.sum_lengths(header, count, len(participants)))
-        signed = agreement.signings(agreement.HALVES, round, participants, self.setup.note(AGREED))
+        wire.expect_lengths([message], session.sum_lengths(header, count, len(participants)))
+        signed = wire.signings(agreement.HALVES, round, participants, self.setup.note(AGREED))
         for signing in signed.values():
             signing.add(header)
         groups = p.groups(count)
-        total = agreement.verified_sum(message, 1, len(groups), signed, self.directory, p)
+        total = session.verified_sum(message, 1, len(groups), signed, self.directory)
         Memory(self.state, round).note_once("shared", b"\1")
         return self._signed(agreement.SHARE, round, self.setup.note(AGREED), self._shares(round, total, groups))
 
@@ -172,18 +167,10 @@ class Silo(Endpoint):
 
     def _check(self, update: Update) -> None:
         """Raises SiloBenchError for values that can't be sealed."""
-        values, largest = update.values, self.session.terms.largest
-        share = largest * self.session.public.weights[self.me]
-        if update.grid is not None or values.shape != (update.form.count,):
+        if update.grid is not None or update.values.shape != (update.form.count,):
             raise SiloBenchError("threshold-ckks takes real values only")
-        least, most = float(values.min(initial=0)), float(values.max(initial=0))
-        if not (np.isfinite(least) and np.isfinite(most)):
-            raise SiloBenchError("an update holds values that are not finite; threshold-ckks can't encrypt it")
-        if max(-least, most) > share:
-            raise SiloBenchError(
-                f"an update holds a value above {share:g}, its weight times 'largest' ({largest:g}), so that a sum "
-                "could wrap around: set it higher."
-            )
+        weight = self.session.public.weights[self.me]
+        check_values(update.values, weight, self.session.terms.largest, "threshold-ckks")
 
     def _signed(self, stage: str, round: int, agreed: bytes, frames: Iterable[bytes]) -> Iterator[bytes]:
         return wire.signed(stage, round, self.me, agreed, frames, self._identity())
