@@ -26,6 +26,7 @@ from bench.core.streams import SecretStreams
 from bench.core.update import Form, Layout, Update
 from bench.defense.public import Public
 from defenses.channels.homomorphic import KeyPairSum, Sum
+from defenses.channels.seal_ciphertexts import saved
 
 DEGREE = 8192
 COEFFICIENT_BITS = (60, 40, 40, 60)
@@ -50,18 +51,11 @@ class CKKS(KeyPairSum):
     error = 1e-6
 
     def key_pair(self, public: Public) -> tuple[bytes, bytes]:
-        """No Galois and no relinearisation keys: sums and a plaintext factor use neither."""
         import tenseal as ts
 
-        context = ts.context(
-            ts.SCHEME_TYPE.CKKS,
-            poly_modulus_degree=DEGREE,
-            coeff_mod_bit_sizes=list(COEFFICIENT_BITS),
-            n_threads=1,
-        )
+        context = ts.context(ts.SCHEME_TYPE.CKKS, DEGREE, coeff_mod_bit_sizes=list(COEFFICIENT_BITS), n_threads=1)
         context.global_scale = SCALE
-        parts = {"save_galois_keys": False, "save_relin_keys": False}
-        return context.serialize(save_secret_key=True, **parts), context.serialize(save_secret_key=False, **parts)
+        return saved(context, secret=True), saved(context, secret=False)
 
     def load(self, raw: bytes) -> Any:
         return _load_context(raw)

@@ -42,12 +42,13 @@ def new_context(parameters: Parameters) -> Any:
 
 def save_context(context: Any, parameters: Parameters, secret: bool) -> bytes:
     """With the secret key, or with the public one where there is one (a symmetric context has parameters only)."""
-    raw: bytes = context.serialize(
-        save_secret_key=secret,
-        save_public_key=not parameters.symmetric,
-        save_galois_keys=False,
-        save_relin_keys=False,
-    )
+    return saved(context, secret, public=not parameters.symmetric)
+
+
+def saved(context: Any, secret: bool, public: bool = True) -> bytes:
+    """No Galois and no relinearisation keys: sums and a plaintext factor use neither."""
+    evaluation = {"save_galois_keys": False, "save_relin_keys": False}
+    raw: bytes = context.serialize(save_secret_key=secret, save_public_key=public, **evaluation)
     return raw
 
 

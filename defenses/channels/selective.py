@@ -140,18 +140,16 @@ class SelectiveCKKS(FlatCKKS):
         if form.grid is not None:
             raise CannotOpen("the header names values on a grid, which this channel never sends")
         mask = _read_mask(next(frames, b""), form.count)
-        clear = int((~mask).sum())
         values = np.zeros(form.count)
-        found = np.empty(clear)
-        filled = 0
-        while filled < clear:
+        found, missing = [np.empty(0)], int((~mask).sum())
+        while missing:
             with raising(CannotOpen, of=SiloBenchError):
                 part = _clear_values(next(frames, b""))
-            if not 0 < len(part) <= clear - filled:
-                raise CannotOpen(f"a frame of {len(part)} values where {clear - filled} are left")
-            found[filled : filled + len(part)] = part
-            filled += len(part)
-        values[~mask] = found
+            if not 0 < len(part) <= missing:
+                raise CannotOpen(f"a frame of {len(part)} values where {missing} are left")
+            found.append(part)
+            missing -= len(part)
+        values[~mask] = np.concatenate(found)
         return mask, values, map(_ciphertext, frames)
 
 

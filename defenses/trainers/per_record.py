@@ -12,6 +12,7 @@ is usually the smaller: a microbatch of n records takes about n times the adapte
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -185,19 +186,63 @@ class _RecordLinear(torch.autograd.Function):
 
 def _linear_maps(module: Any, parameters: Sequence[torch.nn.Parameter]) -> list[torch.nn.Linear]:
     """The modules that own ``parameters``, all plain linear maps without a bias. Raises UsageError for others."""
-    wanted = {id(p) for p in parameters}
-    maps: list[torch.nn.Linear] = []
-    for name, owner in module.named_modules():
-        own = {id(p) for p in owner.parameters(recurse=False)} & wanted
-        if not own:
-            continue
+    owners = _owners(module, parameters)
+    for name, owner in owners.items():
         if type(owner) is not torch.nn.Linear or owner.bias is not None or "forward" in vars(owner):
             raise UsageError(
                 f"gradients=fast knows plain linear maps without bias only, and {name} ({type(owner).__name__}) is "
                 "another: take gradients=opacus, or other federation.lora.targets."
             )
-        maps.append(owner)
-        wanted -= own
-    if wanted:
+    owned = {id(p) for owner in owners.values() for p in owner.parameters(recurse=False)}
+    if any(id(p) not in owned for p in parameters):
         raise UsageError("gradients=fast finds no map that owns some of the trainable values: take gradients=opacus.")
-    return maps
+    return [*owners.values()]
+
+
+def _owners(module: Any, parameters: Sequence[torch.nn.Parameter]) -> dict[str, Any]:
+    """The modules that hold one of ``parameters`` themselves, by name."""
+    wanted = {id(p) for p in parameters}
+    return {n: m for n, m in module.named_modules() if any(id(p) in wanted for p in m.parameters(recurse=False))}
+
+
+class Opacus(Backend):
+    """Gradients from Opacus' hooks. Within ``attached``, a backward pass leaves them in the parameters'
+    ``grad_sample``.
+
+    The hooks are attached without wrapping the model and removed at the end. They only look at modules in training
+    mode, which is switched on for those that hold the parameters (plain linear maps) and nothing else, so that dropout
+    of the base model stays as it was. Gradient checkpointing without reentry is more than the hooks can do.
+    """
+
+    @contextmanager
+    def _attached(self, module: Any) -> Iterator[None]:
+        from opacus.grad_sample.grad_sample_module import GradSampleHooks
+
+        modes = [(owner, owner.training) for owner in _owners(module, self._parameters).values()]
+        try:
+            hooks = GradSampleHooks(module, loss_reduction="sum", strict=True)
+        except NotImplementedError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(f"gradients=opacus can't train this model: {reason}") from None
+        try:
+            for owner, _ in modes:
+                owner.training = True
+            with warnings.catch_warnings():
+                # the first layer's input is the frozen base model's and needs no gradient
+                warnings.filterwarnings("ignore", message="Full backward hook is firing")
+                yield
+        finally:
+            hooks.cleanup()
+            for owner, mode in modes:
+                owner.training = mode
+
+    def collect(self, records: int) -> list[Gradient]:
+        gradients: list[Gradient] = []
+        for parameter in self._parameters:
+            values = getattr(parameter, "grad_sample", None)
+            if not isinstance(values, torch.Tensor) or values.shape != (records, *parameter.shape):
+                raise refuse("Opacus' hooks left none")
+            parameter.grad_sample = None  # type: ignore[attr-defined]
+            parameter.grad = None
+            gradients.append(Whole(values))
+        return gradients

@@ -25,8 +25,7 @@ from bench.model.lora import LoraModel
 from bench.privacy import calibrate, default_delta
 from bench.spec.run import LocalSpec
 from defenses.trainers.factors import Factors, training_only
-from defenses.trainers.opacus_gradients import Opacus
-from defenses.trainers.per_record import Backend, Fast
+from defenses.trainers.per_record import Backend, Fast, Opacus
 
 Gradients = Literal["fast", "opacus"]
 _BACKENDS: dict[Gradients, type[Backend]] = {"fast": Fast, "opacus": Opacus}

@@ -53,7 +53,8 @@ class Policy:
                 f"secagg: {self.colluders} colluders and threshold {self.threshold or 'by default'} need at least "
                 f"{self.fewest} silos in a round, not {silos}: a sum must hide an honest silo among others."
             )
-        threshold = self.threshold if self.threshold is not None else self._default(silos)
+        half = (silos + (self.colluders if self.active else 0)) // 2 + 1
+        threshold = self.threshold if self.threshold is not None else max(half, self.colluders + 1)
         if threshold < 2 or threshold <= self.colluders:
             raise UsageError(
                 f"secagg: threshold {threshold} lets {max(self.colluders, 1)} silos put shared secrets together; "
@@ -65,7 +66,3 @@ class Policy:
                 f"2 x {threshold} <= {silos} + {self.colluders}."
             )
         return Limits(silos, threshold, max(threshold, self.colluders + 2))
-
-    def _default(self, silos: int) -> int:
-        half = (silos + (self.colluders if self.active else 0)) // 2 + 1
-        return max(half, self.colluders + 1)

@@ -13,7 +13,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
@@ -22,7 +21,6 @@ from bench.defense.channel import Candidate, Knowledge, Message
 from bench.defense.sum_channel import as_bytes
 from defenses.channels.secagg import packing, wire
 from defenses.channels.secagg.packing import Words
-from defenses.channels.secagg.payload import Shape
 from defenses.channels.secagg.session import SEALED_SHARES, Roster, Session
 from defenses.channels.secagg.unmasking import Secrets, opened
 
@@ -98,20 +96,19 @@ class _Round:
         session, support = self.session, self.knowledge.supports.get(self.session.round)
         headers = {_first(m)[:MAX_HEADER] for m in uploads}
         form = Form.read(headers.pop(), session.public.layout, support)
-        silos = len(session.participants)
-        shape = session.payload.shape(form, silos)
+        shape = session.payload.shape(form, len(session.participants))
         lengths = session.upload_lengths(_first(uploads[0]), shape)
         if headers or any(tuple(m.lengths) != lengths for m in uploads):
             raise SiloBenchError("uploads do not have the form that their headers state")
         first = 1 + len(packing.frame_sizes(shape.count, shape.bits))
 
-        def extra(index: int) -> NDArray[Any]:
-            total: NDArray[Any] | None = None
-            for message in uploads:
-                total = session.payload.add_extra(total, index, message.frame(first + index), form, silos)
-            return np.asarray(total)
+        def vector(index: int) -> Words:
+            return session.summed((m.frame(1 + index) for m in uploads), shape, index)
 
-        values = opened(self.secrets, part, sharers, form, lambda index: _summed(uploads, index, shape), extra)
+        def extra(index: int) -> NDArray[Any]:
+            return session.summed_extra((m.frame(first + index) for m in uploads), form, index)
+
+        values = opened(self.secrets, part, sharers, form, vector, extra)
         how = "unmasked upload" if len(part) == 1 else "unmasked sum"
         return Candidate(session.round, frozenset(part), values, f"secure aggregation: {how}")
 
@@ -120,11 +117,3 @@ def _first(message: Message) -> bytes:
     if not message.lengths:
         raise SiloBenchError(f"the '{message.stage}' message of {message.sender} is empty")
     return message.frame(0)
-
-
-def _summed(uploads: Sequence[Message], index: int, shape: Shape) -> Words:
-    size = packing.frame_sizes(shape.count, shape.bits)[index]
-    total = np.zeros(size, dtype=packing.dtype_of(shape.bits))
-    for message in uploads:
-        np.add(total, packing.unpack(message.frame(1 + index), size, shape.bits), out=total)
-    return total

@@ -160,20 +160,17 @@ class ServerRound:
         over all frames that were added."""
         session = self.session
         signed = wire.signings("upload", session.round, [m.sender for m in uploads], roster.randomness)
+
+        def frames(index: int) -> Iterator[bytes]:
+            return (signed[m.sender].add(m.frame(index)) for m in uploads)
+
         for message in uploads:
             signed[message.sender].add(message.frame(0))
-        sizes = packing.frame_sizes(shape.count, shape.bits)
-        for index, size in enumerate(sizes):
-            total = np.zeros(size, dtype=packing.dtype_of(shape.bits))
-            for message in uploads:
-                frame = signed[message.sender].add(message.frame(1 + index))
-                np.add(total, packing.unpack(frame, size, shape.bits), out=total)
-            self.memory.note_once(f"sum/{index:05d}", total)
-        for index in range(len(shape.extras)):
-            extra: NDArray[Any] | None = None
-            for message in uploads:
-                frame = signed[message.sender].add(message.frame(1 + len(sizes) + index))
-                extra = session.payload.add_extra(extra, index, frame, form, len(session.participants))
-            self.memory.note_once(f"extra/{index:05d}", np.asarray(extra))
-        signatures = {m.sender: m.frame(1 + len(sizes) + len(shape.extras)) for m in uploads}
+        vector, extras = len(packing.frame_sizes(shape.count, shape.bits)), len(shape.extras)
+        for index in range(vector):
+            self.memory.note_once(f"sum/{index:05d}", session.summed(frames(1 + index), shape, index))
+        for index in range(extras):
+            total = session.summed_extra(frames(1 + vector + index), form, index)
+            self.memory.note_once(f"extra/{index:05d}", total)
+        signatures = {m.sender: m.frame(1 + vector + extras) for m in uploads}
         wire.check_signed("upload", signed, signatures, self.directory)

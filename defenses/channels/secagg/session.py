@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
 from bench.core.parties import SERVER
+from bench.core.update import Form
 from bench.defense.channel import Message
 from bench.defense.public import Public
 from defenses.channels.secagg import wire
 from defenses.channels.secagg.masks import Mask
-from defenses.channels.secagg.packing import frame_sizes, packed_size
+from defenses.channels.secagg.packing import Words, dtype_of, frame_sizes, packed_size, unpack
 from defenses.channels.secagg.payload import Agreed, Payload, Shape
 from defenses.channels.secagg.policy import Limits, Policy
 from defenses.channels.secagg.primitives import KEY, SIGNATURE, TAG, agree, all_distinct, context, seal, unseal, verify
@@ -126,6 +131,21 @@ class Session:
         """The lengths in bytes of all frames of an upload: header, packed vector, extra frames, signature."""
         vector = (packed_size(size, shape.bits) for size in frame_sizes(shape.count, shape.bits))
         return (len(header), *vector, *shape.extras, SIGNATURE)
+
+    def summed(self, frames: Iterable[bytes], shape: Shape, index: int) -> Words:
+        """Frame ``index`` of the sum of some silos' vectors, from each one's, read one by one."""
+        size = frame_sizes(shape.count, shape.bits)[index]
+        total = np.zeros(size, dtype=dtype_of(shape.bits))
+        for frame in frames:
+            np.add(total, unpack(frame, size, shape.bits), out=total)
+        return total
+
+    def summed_extra(self, frames: Iterable[bytes], form: Form, index: int) -> NDArray[Any]:
+        """The same of extra frame ``index``."""
+        total: NDArray[Any] | None = None
+        for frame in frames:
+            total = self.payload.add_extra(total, index, frame, form, len(self.participants))
+        return np.asarray(total)
 
     def pair_mask(self, roster: Roster, owner: str, secret: bytes, other: str) -> Mask:
         """The mask that ``owner`` adds to its vector for ``other``, from the mask key of ``owner`` (32 bytes);

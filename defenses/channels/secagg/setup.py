@@ -33,6 +33,11 @@ def register(state: State, secret: SecretStreams) -> Outgoing:
     return Outgoing((DEALER,), [signing_public(key)])
 
 
+def identity(state: State) -> bytes:
+    """A silo's secret key."""
+    return np.asarray(state[IDENTITY], dtype=np.uint8).tobytes()
+
+
 def learn_directory(state: State, inbox: Sequence[Message], public: Public) -> None:
     """Keep the directory, whenever it arrives. Raises SiloBenchError for a second one, or one from anybody else."""
     for message in inbox:

@@ -142,7 +142,7 @@ class SiloRound:
         return wire.encode_set(survivors, session.silos) + wire.encode_set(dropped, session.silos) + b"".join(shown)
 
     def _send(self, stage: str, agreed: bytes, frames: Iterable[bytes]) -> Outgoing:
-        key = np.asarray(self.state[setup.IDENTITY], dtype=np.uint8).tobytes()
+        key = setup.identity(self.state)
         return Outgoing((SERVER,), wire.signed(stage, self.session.round, self.me, agreed, frames, key))
 
     def _token(self, name: str, *indices: int, size: int = KEY) -> bytes:

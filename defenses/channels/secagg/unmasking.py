@@ -13,11 +13,12 @@ from bench.core.errors import SiloBenchError
 from bench.core.update import Form
 from defenses.channels.secagg import masks, packing, shamir, wire
 from defenses.channels.secagg.masks import Mask
-from defenses.channels.secagg.packing import Words
 from defenses.channels.secagg.primitives import agreement_public
 from defenses.channels.secagg.session import Roster, Session
 
 Shares = dict[str, dict[int, bytes]]
+#: a frame of a sum by its number
+Stored = Callable[[int], NDArray[Any]]
 
 
 class Secrets:
@@ -101,12 +102,7 @@ def masks_on(summed: Collection[str], sharers: Sequence[str], secrets: Secrets) 
 
 
 def opened(
-    secrets: Secrets,
-    summed: Sequence[str],
-    sharers: Sequence[str],
-    form: Form,
-    frame: Callable[[int], Words],
-    extra: Callable[[int], NDArray[Any]],
+    secrets: Secrets, summed: Sequence[str], sharers: Sequence[str], form: Form, frame: Stored, extra: Stored
 ) -> NDArray[np.float64]:
     """The sum of the updates of ``summed``: ``masks_on`` their uploads' sum are taken off its frames, and the payload
     opens the rest with the sums of the extra frames. One frame and one mask are in memory at a time, besides the

@@ -133,7 +133,7 @@ class Silo(Endpoint):
             start += count
             yield whole.add(halves.add(ring.to_bytes(first, p)))
             yield whole.add(pack(tops, p.sent))
-        identity = self._identity()
+        identity = setup.identity(self.state)
         yield sign(identity, halves.statement()) + sign(identity, whole.statement())
 
     def share(self, round: int, inbox: Sequence[Message]) -> Iterator[bytes] | None:
@@ -173,10 +173,7 @@ class Silo(Endpoint):
         check_values(update.values, weight, self.session.terms.largest, "threshold-ckks")
 
     def _signed(self, stage: str, round: int, agreed: bytes, frames: Iterable[bytes]) -> Iterator[bytes]:
-        return wire.signed(stage, round, self.me, agreed, frames, self._identity())
-
-    def _identity(self) -> bytes:
-        return np.asarray(self.state[setup.IDENTITY], dtype=np.uint8).tobytes()
+        return wire.signed(stage, round, self.me, agreed, frames, setup.identity(self.state))
 
 
 def secret_keys(raw: bytes, session: Session) -> NDArray[np.int8]:
