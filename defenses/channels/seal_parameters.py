@@ -111,18 +111,15 @@ def choose_ckks(error: float, largest: float, silos: int, symmetric: bool, degre
     )
 
 
-def bfv_noise(degree: int, symmetric: bool) -> int:
-    """A bound on the noise of one upload in units of 1/q, rounding of the message included. It always holds."""
-    return NOISE + 1 if symmetric else (degree + 1) // 2 + 2
-
-
 def choose_bfv(silos: int, symmetric: bool, degree: int = 4096) -> Parameters:
     """The largest plain modulus t at which the sum of ``silos`` uploads always decrypts right: silos * noise * 2 t < q.
 
     Decryption rounds t/q times (q/t) m + e, so it is right while |e| t / q < 1/2 (Brakerski 2012; Fan and Vercauteren
     2012); wrapping modulo t adds nothing to e. Raises UsageError where t would have fewer than 20 bits.
     """
-    noise = 2 * silos * bfv_noise(degree, symmetric)
+    # a bound on the noise of one upload in units of 1/q, rounding of the message included; it always holds
+    upload = NOISE + 1 if symmetric else (degree + 1) // 2 + 2
+    noise = 2 * silos * upload
     q = 2**60 - 2**44  # SEAL takes the largest prime of 60 bits that is 1 modulo 2 N
     plain_bits = next((bits for bits in range(59, LEAST_PLAIN - 1, -1) if noise << bits < q), 0)
     if not plain_bits:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
@@ -127,7 +127,9 @@ class PrivateTrainer(Trainer):
                 optimizer.zero_grad(set_to_none=True)
                 used.append(tuple(int(row) for row in rows))
                 tokens += int(job.tokens.lengths[rows].sum())
-                losses.extend(_finite_mean(batch.losses))
+                # instead of stopping where a loss is not finite, which would tell of a record
+                finite = [loss for loss in batch.losses if math.isfinite(loss)]
+                losses += [sum(finite) / len(finite)] if finite else []
             round.finish()
         return Training(steps, tokens, tuple(losses), tuple(used), (mechanism,))
 
@@ -172,9 +174,3 @@ class PrivateTrainer(Trainer):
 def steps_of(local: LocalSpec, nominal_size: int) -> int:
     """Steps of one round, from public settings."""
     return local.steps or local.epochs * math.ceil(nominal_size / local.batch)
-
-
-def _finite_mean(losses: Sequence[float]) -> list[float]:
-    """The mean of the finite losses, or nothing where a batch has none. Stopping instead would tell of a record."""
-    finite = [loss for loss in losses if math.isfinite(loss)]
-    return [sum(finite) / len(finite)] if finite else []

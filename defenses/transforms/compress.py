@@ -69,6 +69,5 @@ class Compressor(Transform):
 
 def tensor_bounds(update: Update) -> list[int]:
     """Where each tensor begins in ``update.values``, and their number last."""
-    offsets = np.asarray(update.layout.offsets)
-    found = offsets if update.support is None else np.searchsorted(update.support, offsets)
-    return [int(offset) for offset in found]
+    offsets = update.layout.offsets
+    return list(offsets) if update.support is None else np.searchsorted(update.support, offsets).tolist()

@@ -111,12 +111,15 @@ class Silo(Endpoint):
     # rounds
 
     def upload(self, round: int, inbox: Sequence[Message]) -> Iterator[bytes] | None:
-        """The sealed update, once per round."""
-        if self._update is None or self.me not in self.session.participants(round):
+        """The sealed update, once per round. Raises SiloBenchError for values that can't be sealed."""
+        update, session = self._update, self.session
+        if update is None or self.me not in session.participants(round):
             return None
-        self._check(self._update)
+        if update.grid is not None or update.values.shape != (update.form.count,):
+            raise SiloBenchError("threshold-ckks takes real values only")
+        check_values(update.values, session.public.weights[self.me], session.terms.largest, "threshold-ckks")
         Memory(self.state, round).note_once("uploaded", b"\1")
-        return self._sealed(round, self._update)
+        return self._sealed(round, update)
 
     def _sealed(self, round: int, update: Update) -> Iterator[bytes]:
         """Header; random half and sealed values of each group; the signatures of header and halves, and of all."""
@@ -164,13 +167,6 @@ class Silo(Endpoint):
         generator = self.streams.generator("threshold/flood", round)
         for first, count in zip(firsts, groups, strict=True):
             yield pack(decryption_share(p, first, secrets, count, generator), p.sent)
-
-    def _check(self, update: Update) -> None:
-        """Raises SiloBenchError for values that can't be sealed."""
-        if update.grid is not None or update.values.shape != (update.form.count,):
-            raise SiloBenchError("threshold-ckks takes real values only")
-        weight = self.session.public.weights[self.me]
-        check_values(update.values, weight, self.session.terms.largest, "threshold-ckks")
 
     def _signed(self, stage: str, round: int, agreed: bytes, frames: Iterable[bytes]) -> Iterator[bytes]:
         return wire.signed(stage, round, self.me, agreed, frames, setup.identity(self.state))
