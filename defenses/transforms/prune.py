@@ -73,8 +73,15 @@ def smallest(values: NDArray[np.floating], share: float) -> NDArray[np.bool_]:
     Among equal magnitudes the first in C order go first, so that the mask is a function of the values alone. NaN
     counts as larger than any number. ``round`` is Python's (half to even), as in PyTorch's ``l1_unstructured``.
     """
-    mask = np.zeros(values.size, dtype=np.bool_)
-    mask[np.argsort(np.abs(values), axis=None, kind="stable")[: round(share * values.size)]] = True
+    magnitude, count = np.abs(values).ravel(), round(share * values.size)
+    if not 0 < count < magnitude.size:
+        return np.full(values.shape, count > 0)
+    # several times faster than sorting all; NaN stands last, and is equal to nothing
+    threshold = np.partition(magnitude, count - 1)[count - 1]
+    equal = np.isnan(magnitude) if np.isnan(threshold) else magnitude == threshold
+    mask: NDArray[np.bool_] = ~equal if np.isnan(threshold) else magnitude < threshold
+    ties = np.flatnonzero(equal)
+    mask[ties[: count - int(mask.sum())]] = True
     return mask.reshape(values.shape)
 
 

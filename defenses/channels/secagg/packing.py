@@ -14,6 +14,8 @@ Words = NDArray[np.unsignedinteger[Any]]
 FRAME = 2**20
 #: a frame holds a multiple of this many values, so that masks can be cut at the blocks of a cipher
 _STEP = 1024
+#: 64 values of any width fill whole 64-bit words, so that shifts of whole columns pack them
+_GROUP = 64
 
 
 def dtype_of(bits: int) -> np.dtype[Any]:
@@ -40,9 +42,18 @@ def packed_size(count: int, bits: int) -> int:
 
 def pack(words: Words, bits: int) -> bytes:
     """``words``: shape (count,), unsigned; their ``bits`` lowest bits are packed, into ``packed_size`` bytes."""
-    narrow = words.astype(dtype_of(bits))
-    every = np.unpackbits(narrow.view(np.uint8), bitorder="little").reshape(len(words), 8 * narrow.itemsize)
-    return np.packbits(every[:, :bits], bitorder="little").tobytes()
+    groups = -(-len(words) // _GROUP)
+    columns = np.zeros((groups * _GROUP,), dtype=np.uint64)
+    columns[: len(words)] = words
+    columns &= np.uint64(2**bits - 1)
+    columns = np.ascontiguousarray(columns.reshape(groups, _GROUP).T)
+    out = np.zeros((bits, groups), dtype=np.uint64)
+    for index in range(_GROUP):
+        word, shift = divmod(index * bits, 64)
+        out[word] |= columns[index] << np.uint64(shift)
+        if shift + bits > 64:
+            out[word + 1] |= columns[index] >> np.uint64(64 - shift)
+    return np.ascontiguousarray(out.T).astype("<u8", copy=False).tobytes()[: packed_size(len(words), bits)]
 
 
 def unpack(data: bytes, count: int, bits: int) -> Words:
@@ -53,10 +64,19 @@ def unpack(data: bytes, count: int, bits: int) -> Words:
     spare = 8 * len(data) - count * bits
     if spare and data[-1] >> (8 - spare):
         raise SiloBenchError("packed values end in bits that mean nothing")
-    sent = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=count * bits, bitorder="little")
-    every = np.zeros((count, 8 * dtype_of(bits).itemsize), dtype=np.uint8)
-    every[:, :bits] = sent.reshape(count, bits)
-    return np.packbits(every, bitorder="little").view(dtype_of(bits))
+    groups = -(-count // _GROUP)
+    padded = np.zeros(groups * bits * 8, dtype=np.uint8)
+    padded[: len(data)] = np.frombuffer(data, dtype=np.uint8)
+    rows = np.ascontiguousarray(padded.view("<u8").reshape(groups, bits).T)
+    out = np.empty((_GROUP, groups), dtype=dtype_of(bits))
+    mask = np.uint64(2**bits - 1)
+    for index in range(_GROUP):
+        word, shift = divmod(index * bits, 64)
+        value = rows[word] >> np.uint64(shift)
+        if shift + bits > 64:
+            value = value | (rows[word + 1] << np.uint64(64 - shift))
+        out[index] = value & mask
+    return np.ascontiguousarray(out.T).reshape(-1)[:count]
 
 
 def largest(values: NDArray[Any]) -> Any:
