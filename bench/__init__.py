@@ -24,6 +24,7 @@ _HOME = {
     "Config": "bench.spec.config",
     "DEALER": "bench.core.parties",
     "Defense": "bench.defense.compose",
+    "Desk": "bench.defense.channel",
     "Endpoint": "bench.defense.channel",
     "ExtractionAttack": "bench.attack.by_game",
     "Filled": "bench.attack.attack",

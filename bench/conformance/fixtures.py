@@ -15,7 +15,7 @@ from bench.core.parties import silo, silo_index
 from bench.core.streams import SecretStreams, State, Streams
 from bench.core.tokens import Tokens
 from bench.core.update import Array, Grid, Layout, Update
-from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Opened, Outgoing, Stage
+from bench.defense.channel import Candidate, Channel, Desk, Endpoint, Knowledge, Message, Opened, Outgoing, Stage
 from bench.defense.compose import Topology
 from bench.defense.contexts import OpenContext, TransformContext
 from bench.defense.flow import Flow
@@ -98,8 +98,8 @@ class WatchedChannel(Channel):
     def stages(self) -> tuple[Stage, ...]:
         return self.inner.stages()
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
-        return _Watched(self.inner.endpoint(me, public, state, secret), me, self.sums)
+    def endpoint(self, desk: Desk) -> Endpoint:
+        return _Watched(self.inner.endpoint(desk), desk.me, self.sums)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         return self.inner.read(knowledge)
@@ -110,7 +110,6 @@ class _Watched(Endpoint):
         self._inner, self._me, self._sums = inner, me, sums
 
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
-        self._inner.supports, self._inner.records = self.supports, self.records
         return self._inner.step(stage, round, inbox)
 
     def contribute(self, round: int, update: Update) -> None:

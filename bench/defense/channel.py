@@ -12,12 +12,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from inspect import isfunction
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import SiloBenchError
+from bench.core.errors import SiloBenchError, UsageError
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Update, Values
 from bench.defense.parts import Transform
@@ -77,22 +78,37 @@ class Opened:
     silos: tuple[str, ...]
 
 
+#: the public support of a round's summands: sorted indices, or None where they are dense
+Supports = Callable[[int], NDArray[np.int64] | None]
+
+
 def _dense(round: int) -> NDArray[np.int64] | None:
     return None
 
 
-def _no_frames() -> Iterable[bytes]:
+def no_records() -> Iterable[bytes]:
     raise SiloBenchError("this party holds no records")
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What one party has before it in a step, and nothing of anybody else's.
+
+    ``state``, ``secret``: its memory and randomness. ``supports``: the public support of a round's summands (sorted
+    indices; None: dense), as far as the party holds the adapter that the round started from. ``records``: (a silo, in a
+    central topology) its own records as frames (``bench.core.records``).
+    """
+
+    me: str
+    public: Public
+    state: State
+    secret: SecretStreams
+    supports: Supports = _dense
+    records: Callable[[], Iterable[bytes]] = no_records
 
 
 class Endpoint(ABC):
     """One party's side of the channel in one step."""
-
-    #: the public support of a round's summands (sorted indices; None: dense), as far as this party holds the adapter
-    #: that the round started from. Set by the harness before ``step``.
-    supports: Callable[[int], NDArray[np.int64] | None] = staticmethod(_dense)
-    #: (silo, in a central topology) its own records as frames (``bench.core.records``). Set by the harness.
-    records: Callable[[], Iterable[bytes]] = staticmethod(_no_frames)
 
     @abstractmethod
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:
@@ -157,6 +173,15 @@ class Channel(ABC):
     #: bytes of an upload per value, for the estimates of ``--dry-run`` only; results count messages
     bytes_per_value: float = 4.0
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("endpoint")
+        if isfunction(own) and own.__code__.co_argcount != 2:
+            raise UsageError(
+                f"{cls.__qualname__}.endpoint is handed one bench.Desk now, with 'me', 'public', 'state', 'secret' and "
+                "what was assigned to an endpoint before: write 'def endpoint(self, desk)'."
+            )
+
     @property
     def quantiser(self) -> Transform | None:
         """What an integer channel has put before it where it would be handed real values."""
@@ -166,7 +191,8 @@ class Channel(ABC):
     def stages(self) -> tuple[Stage, ...]: ...
 
     @abstractmethod
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint: ...
+    def endpoint(self, desk: Desk) -> Endpoint:
+        """The side of the party at ``desk``, made anew for every step."""
 
     @abstractmethod
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:

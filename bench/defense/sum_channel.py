@@ -13,9 +13,20 @@ from numpy.typing import NDArray
 
 from bench.core.errors import CannotOpen, SiloBenchError
 from bench.core.parties import DEALER, SERVER, is_silo
-from bench.core.streams import SecretStreams, State
+from bench.core.streams import SecretStreams
 from bench.core.update import Form, Update
-from bench.defense.channel import MAX_FRAME, Candidate, Channel, Endpoint, Knowledge, Message, Opened, Outgoing, Stage
+from bench.defense.channel import (
+    MAX_FRAME,
+    Candidate,
+    Channel,
+    Desk,
+    Endpoint,
+    Knowledge,
+    Message,
+    Opened,
+    Outgoing,
+    Stage,
+)
 from bench.defense.public import Public
 
 _MAX_NAME = 100
@@ -63,9 +74,9 @@ class SumChannel(Channel):
         opening = (Stage("open", "silos"),) if self.opener == "silos" else ()
         return (*setup, Stage("upload", "silos"), Stage("sum", "server"), *opening)
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
+    def endpoint(self, desk: Desk) -> Endpoint:
         kinds = {SERVER: ServerEndpoint, DEALER: DealerEndpoint}
-        return kinds.get(me, SiloEndpoint)(self.for_public(public), me, public, state, secret)
+        return kinds.get(desk.me, SiloEndpoint)(self.for_public(desk.public), desk)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         """Open every upload and every sum with the keys of every party of the coalition in turn."""
@@ -99,8 +110,9 @@ def as_bytes(entries: Mapping[str, NDArray[np.uint8]]) -> dict[str, bytes]:
 
 
 class _SumEndpoint(Endpoint):
-    def __init__(self, channel: SumChannel, me: str, public: Public, state: State, secret: SecretStreams) -> None:
-        self.channel, self.me, self.public, self.state, self.secret = channel, me, public, state, secret
+    def __init__(self, channel: SumChannel, desk: Desk) -> None:
+        self.channel, self.me, self.public = channel, desk.me, desk.public
+        self.state, self.secret, self.supports = desk.state, desk.secret, desk.supports
 
     def keys(self) -> dict[str, bytes]:
         held = {name[5:]: self.state[name] for name in list(self.state) if name.startswith("keys/")}

@@ -11,7 +11,7 @@ from bench.core.errors import SiloBenchError
 from bench.core.frames import encode_adapter
 from bench.core.records import decode_records, joined
 from bench.core.streams import Prefixed, State
-from bench.defense.channel import Message, Outgoing
+from bench.defense.channel import Desk, Message, Outgoing
 from bench.defense.parts import TrainJob
 from bench.federation.setup import Setup, keep_global, learning_rate, to_release
 from bench.federation.silo import metered
@@ -90,5 +90,5 @@ class Dealer:
 
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
         setup = self.setup
-        endpoint = setup.parts.channel.endpoint(self.me, setup.public, self.state, setup.secret(self.me))
+        endpoint = setup.parts.channel.endpoint(Desk(self.me, setup.public, self.state, setup.secret(self.me)))
         yield from metered(setup, f"channel:{stage}", endpoint.step(stage, round, inbox))

@@ -19,7 +19,7 @@ from bench.core.records import encode_records
 from bench.core.streams import Prefixed, SecretStreams, State, Streams
 from bench.core.tokens import Tokens
 from bench.core.update import Array, Grid, Layout, Update
-from bench.defense.channel import Endpoint, Opened, Outgoing
+from bench.defense.channel import Desk, Endpoint, Opened, Outgoing, no_records
 from bench.defense.compose import Parts
 from bench.defense.contexts import OpenContext, RoundContext
 from bench.defense.parts import Mechanism, Training
@@ -89,11 +89,17 @@ class Setup:
 
     def open_endpoint(self, me: str, state: State, start: Callable[[], Array]) -> Endpoint:
         """The channel's endpoint of a party whose newest global adapter ``start`` gives."""
-        endpoint = self.parts.channel.endpoint(me, self.public, state, self.secret(me))
-        endpoint.supports = lambda round: self.parts.support(self.context(round, start()))
-        if is_silo(me):
-            endpoint.records = lambda: encode_records(self.tokens(me), self.model.vocab_size)
-        return endpoint
+        return self.parts.channel.endpoint(self.desk(me, state, start))
+
+    def desk(self, me: str, state: State, start: Callable[[], Array]) -> Desk:
+        return Desk(
+            me,
+            self.public,
+            state,
+            self.secret(me),
+            supports=lambda round: self.parts.support(self.context(round, start())),
+            records=(lambda: encode_records(self.tokens(me), self.model.vocab_size)) if is_silo(me) else no_records,
+        )
 
     def short(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
         """A global adapter as it travels: without what follows the trained values while all of that is 0."""

@@ -8,8 +8,8 @@ import numpy as np
 
 from bench.core.errors import SiloBenchError
 from bench.core.parties import SERVER, is_silo
-from bench.core.streams import Prefixed, SecretStreams, State
-from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Outgoing, Stage
+from bench.core.streams import Prefixed, State
+from bench.defense.channel import Candidate, Channel, Desk, Endpoint, Knowledge, Message, Outgoing, Stage
 from bench.defense.public import Public
 
 
@@ -21,8 +21,8 @@ class Pooling(Channel):
     def stages(self) -> tuple[Stage, ...]:
         return (Stage("records", "silos", setup=True),)
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
-        return _Silo() if is_silo(me) else _Server(public, state)
+    def endpoint(self, desk: Desk) -> Endpoint:
+        return _Silo(desk) if is_silo(desk.me) else _Server(desk.public, desk.state)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         """No update travels. Records that are sent in clear are found by the harness."""
@@ -30,9 +30,12 @@ class Pooling(Channel):
 
 
 class _Silo(Endpoint):
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterator[Outgoing]:
         if stage == "records":
-            yield Outgoing((SERVER,), self.records())
+            yield Outgoing((SERVER,), self.desk.records())
 
 
 class _Server(Endpoint):

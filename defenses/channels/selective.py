@@ -26,10 +26,9 @@ from numpy.typing import NDArray
 from bench.core.errors import CannotOpen, SiloBenchError, raising
 from bench.core.frames import decode_frame, encode_adapter
 from bench.core.parties import is_silo
-from bench.core.streams import SecretStreams, State
+from bench.core.streams import SecretStreams
 from bench.core.update import Form, Update
-from bench.defense.channel import Candidate, Endpoint, Knowledge, Message, Opened
-from bench.defense.public import Public
+from bench.defense.channel import Candidate, Desk, Endpoint, Knowledge, Message, Opened
 from bench.defense.sum_channel import SiloEndpoint, summed_silos
 from defenses.channels.flat_ckks import FlatCKKS
 from defenses.channels.homomorphic import Sum
@@ -50,10 +49,10 @@ class SelectiveCKKS(FlatCKKS):
         self.share = share
         self.bytes_per_value = share * self.bytes_per_value + (1 - share) * 4 + 1 / 8
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
-        if is_silo(me):
-            return SelectiveSilo(self.for_public(public), me, public, state, secret)
-        return super().endpoint(me, public, state, secret)
+    def endpoint(self, desk: Desk) -> Endpoint:
+        if is_silo(desk.me):
+            return SelectiveSilo(self.for_public(desk.public), desk)
+        return super().endpoint(desk)
 
     def sensitive(self, total: NDArray[np.floating]) -> Mask:
         """(layout.size,): where the ``share`` of largest magnitude of an opened sum is. Rounded to float32 first, so

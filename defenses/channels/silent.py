@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from bench.core.streams import SecretStreams, State
 from bench.core.update import Update
-from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Message, Outgoing, Stage
-from bench.defense.public import Public
+from bench.defense.channel import Candidate, Channel, Desk, Endpoint, Knowledge, Message, Outgoing, Stage
 
 
 class Silent(Channel):
@@ -20,7 +18,7 @@ class Silent(Channel):
     def stages(self) -> tuple[Stage, ...]:
         return ()
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
+    def endpoint(self, desk: Desk) -> Endpoint:
         return _Mute()
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:

@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.core.errors import SiloBenchError
+from bench.core.errors import SiloBenchError, UsageError
+from bench.core.streams import SecretStreams
 from bench.core.update import Layout, Update
 from bench.defense.channel import (
     MAX_FRAME,
     Candidate,
     Channel,
+    Desk,
     Endpoint,
     Knowledge,
     Message,
@@ -37,7 +39,7 @@ class Nothing(Channel):
     def stages(self) -> tuple[Stage, ...]:
         return ()
 
-    def endpoint(self, me: str, public: Any, state: Any, secret: Any) -> Endpoint:
+    def endpoint(self, desk: Desk) -> Endpoint:
         return Silent()
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
@@ -52,25 +54,21 @@ def test_a_party_that_says_nothing_opens_and_hands_over_nothing() -> None:
     party = Silent()
     assert list(party.opened()) == []
     assert dict(party.handed()) == {}
-    assert party.supports(0) is None
-
-
-def test_a_party_without_records_or_summands_says_so() -> None:
-    with pytest.raises(SiloBenchError, match=r"^this party holds no records$"):
-        Silent().records()
     with pytest.raises(SiloBenchError, match=r"^Silent takes no contribution$"):
-        Silent().contribute(0, Update(np.zeros(3, np.float32), LAYOUT))
+        party.contribute(0, Update(np.zeros(3, np.float32), LAYOUT))
 
 
-def test_what_the_harness_hands_one_party_no_other_gets() -> None:
-    one, other = Silent(), Silent()
-    one.supports = lambda round: np.array([round])
-    one.records = lambda: [b"mine"]
-    assert one.supports(2).tolist() == [2]  # type: ignore[union-attr]
-    assert list(one.records()) == [b"mine"]
-    assert other.supports(2) is None
-    with pytest.raises(SiloBenchError):
-        other.records()
+def test_a_desk_without_more_is_of_dense_rounds_and_no_records() -> None:
+    desk = Desk("silo-0", PUBLIC, {}, SecretStreams("silo-0"))
+    assert desk.supports(0) is None
+    with pytest.raises(SiloBenchError, match=r"^this party holds no records$"):
+        desk.records()
+
+
+def test_an_endpoint_of_former_times_is_told_what_it_is_handed_now() -> None:
+    former: Any = lambda self, me, public, state, secret: Silent()  # noqa: E731
+    with pytest.raises(UsageError, match=r"^Old.endpoint is handed one bench\.Desk now, .* write 'def endpoint"):
+        type("Old", (Nothing,), {"endpoint": former})
 
 
 def test_a_channel_that_says_nothing_is_exact_takes_real_values_and_the_server_opens() -> None:

@@ -14,7 +14,7 @@ from bench.core.errors import SiloBenchError
 from bench.core.parties import DEALER, SERVER
 from bench.core.streams import SecretStreams
 from bench.core.update import Update
-from bench.defense.channel import Stage
+from bench.defense.channel import Desk, Stage
 from bench.defense.sum_channel import SumChannel, as_bytes, pack_keys, summed_silos, unpack_keys
 from tests.defense.shifted import HEADER, LAYOUT, SILOS, SUMMANDS, Shifted, names, sent
 from tests.defenses.exchange import Run, Sent, one_round, public
@@ -22,7 +22,7 @@ from tests.defenses.exchange import Run, Sent, one_round, public
 
 def party(me: str, channel: SumChannel | None = None, state: Any = None) -> Any:
     held = {"keys/shift": np.array([5], np.uint8)} if state is None else state
-    return (channel or Shifted()).endpoint(me, public(LAYOUT, 2), held, SecretStreams(me))
+    return (channel or Shifted()).endpoint(Desk(me, public(LAYOUT, 2), held, SecretStreams(me)))
 
 
 # -- a round -------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.core.parties import DEALER, SERVER
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Layout, Update
-from bench.defense.channel import Channel, Endpoint
+from bench.defense.channel import Channel, Desk, Endpoint
 from bench.defense.public import Public
 
 
@@ -71,8 +71,8 @@ def one_round(
     for stage in channel.stages():
         round = -1 if stage.setup else 0
         for party in who[stage.actors]:
-            endpoint: Endpoint = channel.endpoint(party, known, states[party], SecretStreams(party))
-            endpoint.supports = lambda round: support
+            desk = Desk(party, known, states[party], SecretStreams(party), lambda round: support)
+            endpoint: Endpoint = channel.endpoint(desk)
             if party in known.silos:
                 endpoint.contribute(0, updates[known.silos.index(party)])
             inbox, unread[party] = unread[party], []

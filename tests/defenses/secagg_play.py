@@ -17,7 +17,7 @@ from bench.core.errors import SiloBenchError
 from bench.core.parties import DEALER, SERVER, is_silo
 from bench.core.streams import SecretStreams
 from bench.core.update import Grid, Layout, Update
-from bench.defense.channel import Candidate, Channel, Knowledge, Opened
+from bench.defense.channel import Candidate, Channel, Desk, Knowledge, Opened
 from bench.defense.public import Public
 from tests.defenses.exchange import Sent
 
@@ -83,8 +83,8 @@ class Play:
         return ""
 
     def act(self, actor: str, stage: str, round: int, inbox: Sequence[Sent] | None = None) -> list[Sent]:
-        endpoint = self.channel.endpoint(actor, self.public, self.states[actor], self.secret(actor))
-        endpoint.supports = self.supports.get
+        desk = Desk(actor, self.public, self.states[actor], self.secret(actor), self.supports.get)
+        endpoint = self.channel.endpoint(desk)
         if round >= 0 and is_silo(actor):
             endpoint.contribute(round, self.updates[round][actor])
         sent = []

@@ -16,6 +16,7 @@ from bench.core.frames import decode_adapter, decode_frame
 from bench.core.parties import PUBLIC
 from bench.core.streams import SecretStreams
 from bench.core.update import Form, Update
+from bench.defense.channel import Desk
 from bench.defense.compose import Defense
 from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
@@ -248,9 +249,9 @@ def test_a_budget_thins_middle_rounds_and_says_so(tmp_path: Path) -> None:
 class TwiceChannel(PlainChannel):
     """Names a silo twice in what it sends: a server must refuse to sum it twice."""
 
-    def endpoint(self, me: str, *args: Any) -> Any:
-        endpoint = super().endpoint(me, *args)
-        if me == "silo-0":
+    def endpoint(self, desk: Desk) -> Any:
+        endpoint = super().endpoint(desk)
+        if desk.me == "silo-0":
             step = endpoint.step
             endpoint.step = lambda *a: [*step(*a), *type(endpoint).step(endpoint, *a)]  # type: ignore[method-assign]
         return endpoint

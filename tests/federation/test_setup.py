@@ -151,10 +151,10 @@ def test_parties_of_a_shadow_draw_secrets_of_their_own() -> None:
     assert not setup_of().secret("silo-0").simulated
 
 
-def test_a_party_s_endpoint_derives_supports_from_its_own_adapter_and_only_silos_hold_records() -> None:
+def test_a_party_s_desk_derives_supports_from_its_own_adapter_and_only_silos_hold_records() -> None:
     setup = setup_of(None, FirstHalf())
     setup.model.vocab_size = 10
-    silo, server = (setup.open_endpoint(name, {}, lambda: START) for name in ("silo-1", "server"))
+    silo, server = (setup.desk(name, {}, lambda: START) for name in ("silo-1", "server"))
     np.testing.assert_array_equal(server.supports(0), np.arange(22))
     np.testing.assert_array_equal(silo.supports(0), np.arange(22))
     assert decode_records(silo.records(), 10).digest == one_token("silo-1").digest

@@ -17,7 +17,7 @@ from bench.core.meter import Meter
 from bench.core.parties import PUBLIC, SERVER
 from bench.core.update import Layout, Update
 from bench.defense.aggregator import Plan
-from bench.defense.channel import Channel, Outgoing
+from bench.defense.channel import Channel, Desk, Outgoing
 from bench.defense.compose import Defense
 from bench.defense.contexts import RoundContext, TransformContext
 from bench.defense.defaults.mean import Mean
@@ -243,7 +243,7 @@ def test_a_silo_that_was_away_opens_what_waits_before_it_trains() -> None:
         for stage in ("train", "upload"):
             sent = list(Silo(name, setup, own).step(stage, 0, []))
         uploads.append(Forged(0, "upload", name, (SERVER,), tuple(sent[0].frames)))
-    endpoint = setup.parts.channel.endpoint(SERVER, setup.public, server, setup.secret(SERVER))
+    endpoint = setup.parts.channel.endpoint(Desk(SERVER, setup.public, server, setup.secret(SERVER)))
     (total,) = [Forged(0, "sum", SERVER, o.receivers, tuple(o.frames)) for o in endpoint.step("sum", 0, uploads)]
 
     assert step(setup, state, "train", total, round=1) == []

@@ -20,7 +20,7 @@ from bench.core.meter import peak_bytes, reset_peak
 from bench.core.parties import DEALER, SERVER
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Layout, Update
-from bench.defense.channel import Channel, Endpoint, Opened, Outgoing, Stage
+from bench.defense.channel import Channel, Desk, Endpoint, Opened, Outgoing, Stage
 from bench.defense.public import Public
 
 T = TypeVar("T")
@@ -126,8 +126,8 @@ class Router:
 
     def _step(self, party: str, stage: Stage, number: int, ledger: Ledger, updates: Sequence[Update]) -> None:
         kind = kind_of(party)
-        endpoint: Endpoint = self.channel.endpoint(party, self.known, self.states[party], SecretStreams(party))
-        endpoint.supports = lambda round: self.support
+        desk = Desk(party, self.known, self.states[party], SecretStreams(party), lambda round: self.support)
+        endpoint: Endpoint = self.channel.endpoint(desk)
         if kind == "silo" and updates:
             endpoint.contribute(number, updates[self.known.silos.index(party)])
         inbox, self.unread[party] = self.unread[party], []

@@ -17,7 +17,7 @@ from bench.core.parties import DEALER, PUBLIC, SERVER, is_silo, silo
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Array, Layout, Update
 from bench.defense.aggregator import Aggregator, ServerStep
-from bench.defense.channel import Channel, Message
+from bench.defense.channel import Channel, Desk, Message
 from bench.defense.compose import Parts
 from bench.defense.defaults.mean import Mean
 from bench.defense.public import Public
@@ -130,8 +130,7 @@ class Synthetic:
 
     def _act(self, actor: str, stage: str, round: int, writer: RoundWriter) -> None:
         secret = SecretStreams(actor, secret_seed=11)
-        endpoint = self.channel.endpoint(actor, self.public, self.states[actor], secret)
-        endpoint.supports = self.supports.get
+        endpoint = self.channel.endpoint(Desk(actor, self.public, self.states[actor], secret, self.supports.get))
         inbox = self.mail.pop(actor, [])
         if round >= 0 and is_silo(actor):
             if (round, actor) not in self.updates or (round, actor) in self.dropped:

@@ -21,7 +21,7 @@ from bench.core.errors import SiloBenchError
 from bench.core.parties import DEALER, PUBLIC, SERVER, is_silo
 from bench.core.streams import SecretStreams
 from bench.core.update import Grid, Layout, Update
-from bench.defense.channel import Candidate, Channel, Knowledge, Message, Stage
+from bench.defense.channel import Candidate, Channel, Desk, Knowledge, Message, Stage
 from bench.defense.public import Public
 from bench.view.openers.base import Guess, Hints, Traits, sealed_by_silos
 from bench.view.openers.layouts import heads
@@ -139,7 +139,7 @@ def _play(channel: Channel, public: Public, chosen: Mapping[tuple[int, str], boo
             if stage.setup != (round < 0):
                 continue
             for actor in _actors(stage, public):
-                endpoint = channel.endpoint(actor, public, states[actor], SecretStreams(f"distinguish/{actor}"))
+                endpoint = channel.endpoint(Desk(actor, public, states[actor], SecretStreams(f"distinguish/{actor}")))
                 if round >= 0 and is_silo(actor):
                     endpoint.contribute(round, updates[actor][chosen[round, actor]])
                 for outgoing in endpoint.step(stage.name, round, mail.pop(actor, [])):

@@ -24,10 +24,8 @@ from collections.abc import Iterable
 from functools import partial
 
 from bench.core.parties import DEALER, SERVER
-from bench.core.streams import SecretStreams, State
-from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Stage
+from bench.defense.channel import Candidate, Channel, Desk, Endpoint, Knowledge, Stage
 from bench.defense.parts import Transform
-from bench.defense.public import Public
 from defenses.channels.secagg.payload import Payload
 from defenses.channels.secagg.policy import Policy
 from defenses.channels.secagg.reading import read_rounds
@@ -72,11 +70,13 @@ class SecureAggregation(Channel):
     def stages(self) -> tuple[Stage, ...]:
         return (*_BEFORE, *(_CONFIRM if self.policy.active else ()), *_AFTER)
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
-        session = partial(Session, public, self.policy, self.payload)
-        if me == DEALER:
-            return Dealer(public)
-        return Server(session, state) if me == SERVER else Silo(me, session, state, secret)
+    def endpoint(self, desk: Desk) -> Endpoint:
+        session = partial(Session, desk.public, self.policy, self.payload)
+        if desk.me == DEALER:
+            return Dealer(desk.public)
+        if desk.me == SERVER:
+            return Server(session, desk.state, desk.supports)
+        return Silo(desk.me, session, desk.state, desk.secret)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         """Sums and single uploads, as fine as the coalition's secrets and shares allow (``reading``)."""

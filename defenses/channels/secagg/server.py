@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
 from bench.core.streams import State
 from bench.core.update import MAX_HEADER, Form
-from bench.defense.channel import Endpoint, Message, Opened, Outgoing
+from bench.defense.channel import Endpoint, Message, Opened, Outgoing, Supports
 from defenses.channels.secagg import packing, setup, shamir, wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.payload import Shape
@@ -26,14 +25,13 @@ from defenses.channels.secagg.unmasking import Secrets, opened
 
 #: in which the server sends something; each is a method of ``ServerRound``
 _STAGES = ("roster", "deliver", "survivors", "confirmed")
-Supports = Callable[[int], NDArray[np.int64] | None]
 
 
 class Server(Endpoint):
     """``session(round)`` gives the public facts of a round."""
 
-    def __init__(self, session: Callable[[int], Session], state: State) -> None:
-        self.session, self.state = session, state
+    def __init__(self, session: Callable[[int], Session], state: State, supports: Supports) -> None:
+        self.session, self.state, self.supports = session, state, supports
         self._opened: list[tuple[int, Opened]] = []
 
     def step(self, stage: str, round: int, inbox: Sequence[Message]) -> Iterable[Outgoing]:

@@ -22,9 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from bench.core.parties import DEALER, SERVER
-from bench.core.streams import SecretStreams, State
-from bench.defense.channel import Candidate, Channel, Endpoint, Knowledge, Stage
-from bench.defense.public import Public
+from bench.defense.channel import Candidate, Channel, Desk, Endpoint, Knowledge, Stage
 from defenses.channels.secagg.setup import DIRECTORY, REGISTER, Dealer
 from defenses.channels.threshold_ckks import session as agreement
 from defenses.channels.threshold_ckks.parameters import choose
@@ -66,11 +64,13 @@ class ThresholdCKKS(Channel):
     def stages(self) -> tuple[Stage, ...]:
         return _STAGES
 
-    def endpoint(self, me: str, public: Public, state: State, secret: SecretStreams) -> Endpoint:
-        if me == DEALER:
-            return Dealer(public)
-        session = Session(public, self.terms)
-        return Server(session, state) if me == SERVER else Silo(me, session, state, secret)
+    def endpoint(self, desk: Desk) -> Endpoint:
+        if desk.me == DEALER:
+            return Dealer(desk.public)
+        session = Session(desk.public, self.terms)
+        if desk.me == SERVER:
+            return Server(session, desk.state, desk.supports)
+        return Silo(desk.me, session, desk.state, desk.secret)
 
     def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
         """Sums whose decryption shares are known, single uploads where all keys are (``reading``)."""

@@ -10,7 +10,7 @@ import numpy as np
 from bench.core.errors import SiloBenchError
 from bench.core.streams import State
 from bench.core.update import Form
-from bench.defense.channel import Endpoint, Message, Opened, Outgoing
+from bench.defense.channel import Endpoint, Message, Opened, Outgoing, Supports
 from defenses.channels.secagg import setup, wire
 from defenses.channels.secagg.memory import Memory
 from defenses.channels.secagg.packing import dtype_of, unpack
@@ -27,8 +27,8 @@ _STAGES = (agreement.COMMITS, agreement.REVEALS, agreement.KEYS, agreement.SUM)
 class Server(Endpoint):
     """One server, honest or curious."""
 
-    def __init__(self, session: Session, state: State) -> None:
-        self.session, self.state = session, state
+    def __init__(self, session: Session, state: State, supports: Supports) -> None:
+        self.session, self.state, self.supports = session, state, supports
         self.setup = Memory(state, SETUP)
         self._opened: list[tuple[int, Opened]] = []
 
