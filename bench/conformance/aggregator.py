@@ -12,7 +12,7 @@ from bench.conformance.fixtures import LAYOUT
 from bench.core.parties import silo
 from bench.core.update import Array, Update
 from bench.defense.aggregator import Aggregator
-from bench.defense.public import Public
+from bench.defense.public import Layouts, Public
 from bench.model.products import widened
 
 #: rounding of float32 adapters
@@ -82,7 +82,7 @@ def _total(aggregator: Aggregator, updates: Mapping[str, Array], before: Array) 
 def _public(aggregator: Aggregator) -> Public:
     weights = {name: aggregator.weight(size) for name, size in SIZES.items()}
     plan = aggregator.plan(LAYOUT, SILOS)
-    return Public(plan.summed, SILOS, weights, 1, (SILOS,), adapter=LAYOUT, state=plan.state)
+    return Public(Layouts(LAYOUT, plan.summed, plan.state), SILOS, weights, 1, (SILOS,))
 
 
 def _state(aggregator: Aggregator) -> Array:

@@ -20,7 +20,7 @@ from bench.defense.compose import Topology
 from bench.defense.contexts import OpenContext, TransformContext
 from bench.defense.flow import Flow
 from bench.defense.parts import Trainer, Training, TrainJob, Transform
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.federation.carrier import Carrier
 from bench.spec.run import Dropout, FederationSpec
 from bench.transcript.transcript import Transcript
@@ -174,7 +174,7 @@ def federate(
     setup = Setup(
         model=cast(LoraModel, FakeModel()),
         parts=Parts((), FixedTrainer(delta), (), watched, Mean(weighted=False), encoders, topology=topology),
-        public=Public(LAYOUT, names, dict.fromkeys(names, 1), rounds, participants(spec, streams)),
+        public=Public(alike(LAYOUT), names, dict.fromkeys(names, 1), rounds, participants(spec, streams)),
         federation=spec,
         initial=np.zeros(LAYOUT.size, dtype=np.float32),
         streams=streams,
@@ -216,7 +216,7 @@ def transform_context(
     """What a transform at silo-0 is given in ``round``, in a federation of ``silos`` of weight 1."""
     names = tuple(silo(i) for i in range(silos))
     return TransformContext(
-        public=Public(layout, names, dict.fromkeys(names, 1), rounds, (names,) * rounds),
+        public=Public(alike(layout), names, dict.fromkeys(names, 1), rounds, (names,) * rounds),
         round=round,
         global_adapter=adapter,
         lr=2e-3,
@@ -231,7 +231,7 @@ def open_context(round: int = 0, rounds: int = 4, silos: int = 3) -> OpenContext
     """What a server step is given beside a dense sum of ``round``."""
     names = tuple(silo(i) for i in range(silos))
     return OpenContext(
-        public=Public(LAYOUT, names, dict.fromkeys(names, 1), rounds, (names,) * rounds),
+        public=Public(alike(LAYOUT), names, dict.fromkeys(names, 1), rounds, (names,) * rounds),
         round=round,
         global_adapter=np.zeros(LAYOUT.size, dtype=np.float32),
         lr=2e-3,

@@ -14,7 +14,7 @@ from bench.core.tokens import Tokens
 from bench.corpus.planting import Planting, plant
 from bench.defense.compose import Parts, compose, fill
 from bench.defense.parts import Mechanism
-from bench.defense.public import Public
+from bench.defense.public import Layouts, Public
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants, public_nonce
 from bench.model.products import widened
@@ -159,9 +159,7 @@ def _setup(case: Case) -> Setup:
     adapter = materials.model.layout
     plan = parts.aggregator.plan(adapter, silos)
     public = Public(
-        layout=plan.summed,
-        adapter=adapter,
-        state=plan.state,
+        layouts=Layouts(adapter, plan.summed, plan.state),
         silos=silos,
         weights={name: parts.weight(case.nominal_size) for name in silos},
         rounds=federation.rounds,

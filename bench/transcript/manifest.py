@@ -16,7 +16,7 @@ from bench.core.npy import promised
 from bench.core.parties import DEALER, PUBLIC, SERVER, silo
 from bench.core.update import Layout
 from bench.defense.channel import MAX_FRAME
-from bench.defense.public import Public
+from bench.defense.public import Layouts, Public
 from bench.spec.foreign import Foreign, Integer, Json, parsed, read
 
 FORMAT = "silobench-transcript"
@@ -78,13 +78,17 @@ class Known(Foreign):
         return self
 
     def public(self) -> Public:
-        return Public(**dict(self))
+        adapter, state = (one if one.names else self.layout for one in (self.adapter, self.state))
+        layouts = Layouts(adapter, self.layout, state)
+        return Public(layouts, self.silos, self.weights, self.rounds, self.participants, self.nonce)
 
 
 def public_json(public: Public) -> dict[str, Any]:
     """The inverse of ``Known.public``."""
+    further = {"adapter": public.adapter, "state": public.state}
     return {
-        **public.layouts(),
+        "layout": public.layout.to_json(),
+        **{name: layout.to_json() for name, layout in further.items() if layout != public.layout},
         "silos": list(public.silos),
         "weights": dict(public.weights),
         "rounds": public.rounds,

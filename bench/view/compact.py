@@ -69,7 +69,8 @@ class World:
         if support is None:
             self.hints, self.knowledge = hints, replace(knowledge, messages=messages)
             return
-        public = replace(knowledge.public, layout=Layout(("support",), ((len(support),),)))
+        layouts = replace(knowledge.public.layouts, summed=Layout(("support",), ((len(support),),)))
+        public = replace(knowledge.public, layouts=layouts)
         own = _OnSupport(knowledge.contributions, support, rounds)
         self.hints = _CompactHints(hints, support)
         self.knowledge = replace(knowledge, public=public, messages=messages, contributions=own, supports={})

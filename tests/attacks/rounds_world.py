@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from bench.attack.attack import Attack, Candidates, Guesses, Own, Tools
 from bench.core.tokens import Tokens, TokenStats
 from bench.core.update import Layout
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.stats import auc, null_margin
 from bench.view.view import Reading, View, adapter_handle
 
@@ -134,7 +134,7 @@ class World(Tools):
                 readings.append(self._reading("upload", round, (s,), self.own_models[s, round], before))
         handle = adapter_handle(self.globals[-1])
         readings.append(Reading("query", ROUNDS - 1, frozenset(), "test", handle=handle))
-        public = Public(LAYOUT, SILOS, dict.fromkeys(SILOS, 1), ROUNDS, (SILOS,) * ROUNDS, 0)
+        public = Public(alike(LAYOUT), SILOS, dict.fromkeys(SILOS, 1), ROUNDS, (SILOS,) * ROUNDS, 0)
         return View(
             adversary, frozenset(), victims, public, {}, tuple(readings), (), self.folder, known[0] if inside else None
         )

@@ -14,7 +14,7 @@ from bench.core.streams import Streams
 from bench.core.update import Array, Layout
 from bench.defense.compose import Defense, fill
 from bench.defense.parts import Trainer, Training, TrainJob
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
 from bench.spec.run import FederationSpec
@@ -112,7 +112,7 @@ def federate(
     names = tuple(silo(i) for i in range(silos))
     sizes = {name: 10 * (i + 1) for i, name in enumerate(names)}
     public = Public(
-        layout=layout,
+        layouts=alike(layout),
         silos=names,
         weights={name: parts.weight(sizes[name]) for name in names},
         rounds=rounds,

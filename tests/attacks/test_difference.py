@@ -18,7 +18,7 @@ from attacks.contrast import Design
 from bench.attack.attack import Candidates, Guesses, Tools
 from bench.core.tokens import Tokens, TokenStats
 from bench.core.update import Array, Layout
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.stats import auc, null_margin
 from bench.view.view import Reading, View
 
@@ -161,7 +161,7 @@ def view_of(
     initial: bool = True,
     silos: Sequence[str] = SILOS,
 ) -> View:
-    public = Public(LAYOUT, tuple(silos), dict.fromkeys(silos, 5), len(schedule), tuple(map(tuple, schedule)))
+    public = Public(alike(LAYOUT), tuple(silos), dict.fromkeys(silos, 5), len(schedule), tuple(map(tuple, schedule)))
     victims = tuple(s for s in silos if s not in coalition)
     start = Path("initial.safetensors") if initial else None
     return View("test", frozenset(coalition), victims, public, spec or {}, tuple(readings), (), Path("nowhere"), start)

@@ -23,7 +23,7 @@ from bench.core.errors import CannotOpen
 from bench.core.frames import encode_adapter
 from bench.core.update import Layout
 from bench.defense.channel import Knowledge
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from tests.view.synthetic import _Held as Held
 
 N = 8192
@@ -165,7 +165,7 @@ def varint(value: int) -> bytes:
 
 def test_hostile_messages_end_in_a_reason(sealed: dict[str, Any], scheme: blobs.Scheme) -> None:
     layout = Layout(("a", "b"), ((4096,), (4096,)))
-    public = Public(layout, ("silo-0", "silo-1"), {"silo-0": 1, "silo-1": 1}, 1, (("silo-0", "silo-1"),))
+    public = Public(alike(layout), ("silo-0", "silo-1"), {"silo-0": 1, "silo-1": 1}, 1, (("silo-0", "silo-1"),))
     rng = np.random.default_rng(1)
     release = Held(0, "release", "server", ("public",), tuple(encode_adapter(rng.normal(size=8192), "float64")))
     header = b'["silo-0","silo-1"]'
@@ -295,7 +295,7 @@ def test_spacing_and_errors_by_precision() -> None:
 
 def test_the_start_of_a_round_is_what_was_broadcast_or_released_before() -> None:
     layout = Layout(("a",), ((3,),))
-    public = Public(layout, ("silo-0",), {"silo-0": 1}, 3, (("silo-0",),) * 3)
+    public = Public(alike(layout), ("silo-0",), {"silo-0": 1}, 3, (("silo-0",),) * 3)
     values = [np.array([1 / 3, 2.0, -3.0]) * k for k in (1, 2, 3)]
     messages = [Held(0, "broadcast", "server", ("silo-0",), tuple(encode_adapter(values[0], "float32")))]
     messages += [Held(r, "release", "server", ("public",), tuple(encode_adapter(values[r], "float64"))) for r in (0, 1)]

@@ -18,7 +18,7 @@ from attacks.supports import Support
 from bench.attack.attack import Candidates, Guesses, Tools
 from bench.core.tokens import Tokens, TokenStats
 from bench.core.update import Array, Layout
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.stats import auc, null_margin
 from bench.view.openers.lengths import lengths_and_headers
 from bench.view.view import Kind, Reading, View
@@ -180,7 +180,7 @@ class Folder:
         return Reading(kind, 0, frozenset({silo}), how, ((0, silo, 1),), f"h{self.count}", False, path, start)
 
     def view(self, readings: Sequence[Reading]) -> View:
-        public = Public(LAYOUT, SILOS, dict.fromkeys(SILOS, MEMBERS), 1, (SILOS,))
+        public = Public(alike(LAYOUT), SILOS, dict.fromkeys(SILOS, MEMBERS), 1, (SILOS,))
         start = self.root / "start.safetensors"
         return View("test", frozenset({"server"}), SILOS, public, {}, tuple(readings), (), self.root, start)
 

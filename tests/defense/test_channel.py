@@ -24,10 +24,10 @@ from bench.defense.channel import (
     Outgoing,
     Stage,
 )
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 
 LAYOUT = Layout(("a",), ((3,),))
-PUBLIC = Public(LAYOUT, ("silo-0",), {"silo-0": 1}, 1, (("silo-0",),))
+PUBLIC = Public(alike(LAYOUT), ("silo-0",), {"silo-0": 1}, 1, (("silo-0",),))
 
 
 class Silent(Endpoint):

@@ -14,7 +14,7 @@ from bench.defense.contexts import RoundContext
 from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
 from bench.defense.parts import Mechanism, RecordsPart
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from tests.defense.toys import LAYOUT, Idle, Keep, Picky, Same, Sparse, Step, promise, public_of
 
 
@@ -55,7 +55,7 @@ def test_where_records_are_chosen_by_comparing_them_only_promises_about_silos_ho
 
 
 def context() -> RoundContext:
-    public = Public(LAYOUT, ("silo-0",), {"silo-0": 1}, 1, (("silo-0",),))
+    public = Public(alike(LAYOUT), ("silo-0",), {"silo-0": 1}, 1, (("silo-0",),))
     return RoundContext(public=public, round=0, global_adapter=np.zeros(6, np.float32), lr=0.1, steps=1)
 
 
@@ -130,7 +130,7 @@ def test_a_step_that_counts_who_was_called_weighs_all_alike() -> None:
     class Called(ServerStep):
         counts_called = True
 
-    public = Public(LAYOUT, ("silo-0", "silo-1"), {"silo-0": 1, "silo-1": 9}, 1, (("silo-0", "silo-1"),))
+    public = Public(alike(LAYOUT), ("silo-0", "silo-1"), {"silo-0": 1, "silo-1": 9}, 1, (("silo-0", "silo-1"),))
     for steps, weight, counted in (((), 30, ("silo-1",)), ((Step(), Called()), 1, ("silo-0", "silo-1"))):
         whole = parts(aggregator=Mean(), steps=steps)
         assert (whole.weight(30), tuple(whole.counted(public, 0, ("silo-1",)))) == (weight, counted)

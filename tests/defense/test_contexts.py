@@ -11,11 +11,11 @@ import pytest
 from bench.core.streams import SecretStreams
 from bench.core.update import Layout
 from bench.defense.contexts import OpenContext, RoundContext, TransformContext
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 
 LAYOUT = Layout(("a",), ((3,),))
 ROUND: dict[str, Any] = {
-    "public": Public(LAYOUT, ("silo-0",), {"silo-0": 1}, 7, (("silo-0",),) * 7),
+    "public": Public(alike(LAYOUT), ("silo-0",), {"silo-0": 1}, 7, (("silo-0",),) * 7),
     "round": 2,
     "global_adapter": np.zeros(3, np.float32),
     "lr": 0.1,

@@ -1,55 +1,26 @@
-"""What everybody knows: layouts that default to the summand's, and randomness that everybody can redraw."""
+"""What everybody knows: layouts, and randomness that everybody can redraw."""
 
 from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, replace
-from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bench.core.streams import Streams
 from bench.core.update import Layout
-from bench.defense.public import Public
+from bench.defense.public import Layouts, Public, alike
 
 SUMMED = Layout(("s",), ((7, 2),))
 ADAPTER = Layout(("a", "b"), ((2,), (3,)))
 STATE = Layout(("a", "b", "c"), ((2,), (3,), (4,)))
 SILOS = ("silo-0", "silo-1")
-PUBLIC = Public(SUMMED, SILOS, dict.fromkeys(SILOS, 1), 2, (SILOS, SILOS), nonce=5)
+PUBLIC = Public(Layouts(ADAPTER, SUMMED, STATE), SILOS, dict.fromkeys(SILOS, 1), 2, (SILOS, SILOS), nonce=5)
 
 
-def test_adapter_and_state_are_of_the_summand_s_layout_unless_they_are_given() -> None:
-    assert (PUBLIC.adapter, PUBLIC.state) == (SUMMED, SUMMED)
-    one = replace(PUBLIC, adapter=ADAPTER)
-    assert (one.adapter, one.state) == (ADAPTER, SUMMED)
-    both = replace(one, state=STATE)
-    assert (both.layout, both.adapter, both.state) == (SUMMED, ADAPTER, STATE)
-
-
-def test_only_layouts_that_differ_are_written_down() -> None:
-    assert PUBLIC.layouts() == {"layout": {"names": ["s"], "shapes": [[7, 2]]}}
-    assert replace(PUBLIC, adapter=SUMMED) == PUBLIC
-    assert replace(PUBLIC, adapter=ADAPTER, state=STATE).layouts() == {
-        "layout": {"names": ["s"], "shapes": [[7, 2]]},
-        "adapter": {"names": ["a", "b"], "shapes": [[2], [3]]},
-        "state": {"names": ["a", "b", "c"], "shapes": [[2], [3], [4]]},
-    }
-
-
-LAYOUTS = st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple), min_size=1, max_size=3).map(
-    lambda shapes: Layout(tuple(f"t{i}" for i in range(len(shapes))), tuple(shapes))
-)
-
-
-@given(LAYOUTS, LAYOUTS, LAYOUTS)
-@settings(max_examples=30, deadline=None)
-def test_layouts_come_back_from_what_is_written_down(layout: Layout, adapter: Layout, state: Layout) -> None:
-    one = replace(PUBLIC, layout=layout, adapter=adapter, state=state)
-    found: dict[str, Any] = one.layouts()
-    written = {name: Layout(tuple(value["names"]), tuple(map(tuple, value["shapes"]))) for name, value in found.items()}
-    assert Public(silos=SILOS, weights=one.weights, rounds=2, participants=one.participants, nonce=5, **written) == one
+def test_what_travels_what_is_trained_and_what_is_held_have_a_layout_each() -> None:
+    assert (PUBLIC.layout, PUBLIC.adapter, PUBLIC.state) == (SUMMED, ADAPTER, STATE)
+    same = replace(PUBLIC, layouts=alike(SUMMED))
+    assert (same.layout, same.adapter, same.state) == (SUMMED, SUMMED, SUMMED)
 
 
 def test_everybody_draws_the_same_from_the_nonce_and_the_name() -> None:
@@ -65,6 +36,6 @@ def test_everybody_draws_the_same_from_the_nonce_and_the_name() -> None:
 
 
 def test_a_federation_without_a_nonce_has_0_and_nothing_public_changes() -> None:
-    assert Public(SUMMED, SILOS, {}, 0, ()).nonce == 0
+    assert Public(alike(SUMMED), SILOS, {}, 0, ()).nonce == 0
     with pytest.raises(FrozenInstanceError):
         PUBLIC.rounds = 3  # type: ignore[misc]

@@ -16,7 +16,7 @@ from bench.defense.defaults.mean import Mean
 from bench.defense.defaults.plain import PlainChannel
 from bench.defense.flow import Flow
 from bench.defense.parts import Promise, RecordsPart, Trainer, Training, TrainJob, Transform
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 
 LAYOUT = Layout(("a",), ((6,),))
 
@@ -122,4 +122,4 @@ def promise(unit: Any) -> Promise:
 def public_of(weights: Sequence[int], layout: Layout = LAYOUT, rounds: int = 1) -> Public:
     """A federation of silos of ``weights``, all of which take part in every round."""
     silos = tuple(f"silo-{number}" for number in range(len(weights)))
-    return Public(layout, silos, dict(zip(silos, weights, strict=True)), rounds, (silos,) * rounds)
+    return Public(alike(layout), silos, dict(zip(silos, weights, strict=True)), rounds, (silos,) * rounds)

@@ -12,7 +12,7 @@ from bench.core.parties import DEALER, SERVER
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Layout, Update
 from bench.defense.channel import Channel, Desk, Endpoint
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Run:
 
 def public(layout: Layout, silos: int) -> Public:
     names = tuple(f"silo-{i}" for i in range(silos))
-    return Public(layout, names, dict.fromkeys(names, 1), 1, (names,))
+    return Public(alike(layout), names, dict.fromkeys(names, 1), 1, (names,))
 
 
 def one_round(

@@ -18,7 +18,7 @@ from bench.core.parties import DEALER, SERVER, is_silo
 from bench.core.streams import SecretStreams
 from bench.core.update import Grid, Layout, Update
 from bench.defense.channel import Candidate, Channel, Desk, Knowledge, Opened
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from tests.defenses.exchange import Sent
 
 #: what becomes of a message on its way to one receiver
@@ -60,7 +60,9 @@ class Play:
         self.silos = tuple(self.updates[0])
         everybody = (self.silos,) * len(self.updates)
         weights = dict.fromkeys(self.silos, 1)
-        self.public = Public(first.layout, self.silos, weights, len(self.updates), self.participants or everybody)
+        self.public = Public(
+            alike(first.layout), self.silos, weights, len(self.updates), self.participants or everybody
+        )
         self.states: dict[str, OnceOnly] = defaultdict(OnceOnly)
         self.messages: list[Sent] = []
         self.opened: dict[int, Opened] = {}

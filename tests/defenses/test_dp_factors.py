@@ -9,7 +9,7 @@ from bench.core.streams import SecretStreams
 from bench.core.update import Layout, Update
 from bench.defense.contexts import TransformContext
 from bench.defense.defaults.mean import Mean
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.privacy import composition
 from bench.spec.run import LocalSpec
 from defenses import dp_alternate_lora, dp_ffa_lora
@@ -36,7 +36,7 @@ def test_coordinates_by_hand(factors, round, expected) -> None:
 
 
 def context(round: int) -> TransformContext:
-    public = Public(LAYOUT, ("silo-0",), {"silo-0": 1}, 4, [("silo-0",)] * 4)
+    public = Public(alike(LAYOUT), ("silo-0",), {"silo-0": 1}, 4, [("silo-0",)] * 4)
     return TransformContext(
         public=public,
         round=round,

@@ -13,7 +13,7 @@ from bench.core.adversaries import assignments
 from bench.core.parties import silo
 from bench.core.streams import Streams
 from bench.defense.compose import Defense, compose, fill
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
 from bench.privacy import claim, composition
@@ -34,7 +34,7 @@ def make_setup(defense: Defense, **federation: Any) -> Setup:
     silos = tuple(silo(i) for i in range(spec.silos))
     sizes = dict.fromkeys(silos, RECORDS)
     weights = {name: parts.weight(RECORDS) for name in silos}
-    public = Public(model.layout, silos, weights, spec.rounds, participants(spec, streams))
+    public = Public(alike(model.layout), silos, weights, spec.rounds, participants(spec, streams))
     initial = model.initial_adapter(np.random.default_rng(0))
 
     def tokens(name: str) -> Any:

@@ -19,7 +19,7 @@ from bench.core.parties import DEALER, SERVER
 from bench.core.streams import SecretStreams
 from bench.core.update import Form, Grid, Layout, Update
 from bench.defense.channel import Knowledge
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from defenses import ckks
 from defenses.channels.flat_ckks import FlatCKKS
 from defenses.channels.seal_parameters import Parameters
@@ -81,7 +81,7 @@ def test_values_at_the_limit_do_not_wrap(channel) -> None:
 def test_room_grows_with_the_public_weights(keys) -> None:
     """A silo of weight 50 may send values 50 times as large, and the prime is chosen for the sum of all weights."""
     layout = Layout(("a",), ((2048,),))
-    known = Public(layout, ("silo-0", "silo-1"), {"silo-0": 50, "silo-1": 10_000}, 1, (("silo-0", "silo-1"),))
+    known = Public(alike(layout), ("silo-0", "silo-1"), {"silo-0": 50, "silo-1": 10_000}, 1, (("silo-0", "silo-1"),))
     channel = FlatCKKS().for_public(known)
     assert channel.parameters().data_bits == 44
     assert FlatCKKS().for_silos(2).parameters().data_bits == 32

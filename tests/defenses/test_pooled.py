@@ -20,6 +20,7 @@ from bench.core.tokens import Tokens
 from bench.defense.compose import compose, fill
 from bench.defense.defaults.trainer import GradientTrainer
 from bench.defense.parts import Training, TrainJob
+from bench.defense.public import alike
 from bench.federation.rounds import Federation
 from bench.spec.run import FederationSpec, LocalSpec
 from bench.transcript.notes import logged_mechanisms, opened_sums
@@ -127,8 +128,7 @@ def test_on_the_model_a_round_is_plain_training_on_the_records_together() -> Non
     model, tokens = tiny(), {name: real_tokens(4, seed=i) for i, name in enumerate(SILOS)}
     spec = FederationSpec(silos=3, rounds=1, local=LocalSpec(epochs=2, batch=4))
     setup = fakes.make_setup(spec, pooled.build(pooled.Config()))
-    for name in ("layout", "adapter", "state"):
-        object.__setattr__(setup.public, name, model.layout)
+    setup.public = replace(setup.public, layouts=alike(model.layout))
     setup.model, setup.initial, setup.tokens = model, start(), tokens.__getitem__
     with tempfile.TemporaryDirectory() as folder:
         found = fakes.run(Path(folder), setup).final_adapter()

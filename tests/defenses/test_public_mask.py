@@ -18,7 +18,7 @@ from bench.core.update import Layout, Update
 from bench.defense.compose import Defense, compose, fill
 from bench.defense.contexts import RoundContext
 from bench.defense.defaults.mean import Mean
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.spec.run import Dropout, FederationSpec
 from defenses import fedshield_exact
 from defenses.transforms.prune import Schedule
@@ -31,7 +31,7 @@ HALF = Schedule(start=0, end=0, sparsity_start=0.5, sparsity_end=0.5)
 
 def known(round: int, adapter: np.ndarray, rounds: int = 50, nonce: int = 0, layout: Layout = LAYOUT) -> RoundContext:
     names = tuple(silo(i) for i in range(3))
-    public = Public(layout, names, dict.fromkeys(names, 1), rounds, (names,) * rounds, nonce)
+    public = Public(alike(layout), names, dict.fromkeys(names, 1), rounds, (names,) * rounds, nonce)
     return RoundContext(public=public, round=round, global_adapter=adapter, lr=1e-3, steps=1)
 
 

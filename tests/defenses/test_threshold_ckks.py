@@ -16,7 +16,7 @@ from bench.core.parties import SERVER
 from bench.core.streams import SecretStreams
 from bench.core.update import Layout, Update
 from bench.defense.compose import compose
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.plugins.find import Plugins
 from bench.spec.run import Dropout
 from defenses import threshold_ckks
@@ -194,7 +194,7 @@ def test_a_row_of_the_table_of_channels() -> None:
     cost = run("threshold-ckks", 5000, 2)
     assert cost.error <= 1e-4
     p = Terms(1e-4, 4.0, 40).parameters(
-        Public(Layout(("all",), ((5000,),)), names(2), dict.fromkeys(names(2), 1), 1, ())
+        Public(alike(Layout(("all",), ((5000,),))), names(2), dict.fromkeys(names(2), 1), 1, ())
     )
     assert p.keys == 1
     halves = 2 * p.element / 5000

@@ -13,7 +13,7 @@ from bench.core.tokens import Tokens
 from bench.core.update import Layout
 from bench.defense.compose import Defense, fill
 from bench.defense.parts import Trainer, Training, TrainJob
-from bench.defense.public import Public
+from bench.defense.public import Layouts, Public
 from bench.federation.rounds import Federation
 from bench.federation.setup import Setup, participants
 from bench.model.products import widened
@@ -65,13 +65,11 @@ def make_setup(federation: FederationSpec, defense: Defense | None = None, seed:
     sizes = {name: 10 * (i + 1) for i, name in enumerate(silos)}
     plan = parts.aggregator.plan(LAYOUT, silos)
     public = Public(
-        layout=plan.summed,
+        layouts=Layouts(LAYOUT, plan.summed, plan.state),
         silos=silos,
         weights={name: parts.weight(sizes[name]) for name in silos},
         rounds=federation.rounds,
         participants=participants(federation, streams),
-        adapter=LAYOUT,
-        state=plan.state,
     )
     initial = widened(streams.generator("initial").normal(size=LAYOUT.size).astype(np.float32), public.state)
     model: Any = FakeModel()

@@ -24,6 +24,7 @@ from bench.defense.compose import Defense
 from bench.defense.contexts import OpenContext, RoundContext
 from bench.defense.defaults.mean import Mean
 from bench.defense.parts import Mechanism, Transform
+from bench.defense.public import Layouts
 from bench.federation import setup as module
 from bench.federation.setup import Prefixed, Setup, drop_update, keep_global, load_update, save_update, to_release
 from bench.spec.run import FederationSpec, LocalSpec
@@ -164,7 +165,7 @@ def test_a_party_s_desk_derives_supports_from_its_own_adapter_and_only_silos_hol
 
 def widened(setup: Setup) -> Setup:
     wide = Layout((*LAYOUT.names, "dense"), (*LAYOUT.shapes, (3,)))
-    return replace(setup, public=replace(setup.public, state=wide, adapter=LAYOUT))
+    return replace(setup, public=replace(setup.public, layouts=Layouts(LAYOUT, LAYOUT, wide)))
 
 
 def test_a_release_goes_to_everybody_without_trailing_zeros_at_its_precision() -> None:

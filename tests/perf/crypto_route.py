@@ -21,14 +21,14 @@ from bench.core.parties import DEALER, SERVER
 from bench.core.streams import SecretStreams, State
 from bench.core.update import Layout, Update
 from bench.defense.channel import Channel, Desk, Endpoint, Opened, Outgoing, Stage
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 
 T = TypeVar("T")
 
 
 def public(layout: Layout, silos: int, rounds: int) -> Public:
     names = tuple(f"silo-{i}" for i in range(silos))
-    return Public(layout, names, dict.fromkeys(names, 1), rounds, (names,) * rounds)
+    return Public(alike(layout), names, dict.fromkeys(names, 1), rounds, (names,) * rounds)
 
 
 @dataclass(frozen=True)

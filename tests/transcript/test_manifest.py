@@ -14,13 +14,13 @@ import pytest
 
 from bench.core.errors import UsageError
 from bench.core.update import Layout
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.transcript import manifest
 from bench.transcript.manifest import array, read_manifest
 
 LAYOUT = Layout(("a", "b"), ((2, 3), (4,)))
 SILOS = ("silo-0", "silo-1")
-PUBLIC = Public(LAYOUT, SILOS, {"silo-0": 1, "silo-1": 7}, 3, (SILOS, ("silo-1",), ()), 5)
+PUBLIC = Public(alike(LAYOUT), SILOS, {"silo-0": 1, "silo-1": 7}, 3, (SILOS, ("silo-1",), ()), 5)
 
 
 # -- the manifest --------------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from bench.core.errors import UsageError
 from bench.core.update import Layout
 from bench.defense.channel import MAX_FRAME
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.transcript import manifest
 from bench.transcript.manifest import Line, message_lines
 
 LAYOUT = Layout(("a", "b"), ((2, 3), (4,)))
 SILOS = ("silo-0", "silo-1")
-PUBLIC = Public(LAYOUT, SILOS, {"silo-0": 1, "silo-1": 7}, 3, (SILOS, ("silo-1",), ()), 5)
+PUBLIC = Public(alike(LAYOUT), SILOS, {"silo-0": 1, "silo-1": 7}, 3, (SILOS, ("silo-1",), ()), 5)
 
 
 FIRST = hashlib.sha256(b"first").hexdigest()

@@ -13,7 +13,7 @@ import pytest
 
 from bench.core.errors import UsageError
 from bench.core.update import Layout
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.transcript.transcript import Transcript
 
 SILOS = ("silo-0", "silo-1")
@@ -65,7 +65,7 @@ def at(value: Any, way: tuple[Any, ...]) -> Any:
 
 @pytest.fixture(scope="module")
 def transcript(tmp_path_factory: pytest.TempPathFactory) -> Transcript:
-    public = Public(Layout(("a",), ((4,),)), SILOS, dict.fromkeys(SILOS, 1), 1, (SILOS,))
+    public = Public(alike(Layout(("a",), ((4,),))), SILOS, dict.fromkeys(SILOS, 1), 1, (SILOS,))
     made = Transcript.create(tmp_path_factory.mktemp("t"), public, np.zeros(4, np.float32), {})
     made.begin(0).commit()
     return made

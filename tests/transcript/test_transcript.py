@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from bench.core.errors import SiloBenchError, UsageError
 from bench.core.update import Layout
-from bench.defense.public import Public
+from bench.defense.public import Layouts, Public, alike
 from bench.spec.run import FederationSpec
 from bench.transcript import transcript as module
 from bench.transcript.transcript import RoundWriter, Transcript
@@ -26,7 +26,7 @@ from tests.federation.fakes import make_setup, run
 
 LAYOUT = Layout(("a", "b"), ((2, 3), (4,)))
 SILOS = ("silo-0", "silo-1")
-PUBLIC = Public(LAYOUT, SILOS, dict.fromkeys(SILOS, 1), 3, (SILOS,) * 3)
+PUBLIC = Public(alike(LAYOUT), SILOS, dict.fromkeys(SILOS, 1), 3, (SILOS,) * 3)
 INITIAL = np.arange(10, dtype=np.float32)
 FRAMES = (b"first", b"", b"third frame")
 
@@ -337,7 +337,7 @@ def test_an_offset_past_the_end_is_damage_not_a_crash(written: Transcript) -> No
 def test_layouts_of_summand_adapter_and_state_come_back(tmp_path: Path) -> None:
     adapter = Layout(("a", "b"), ((2,), (3,)))
     summand, state = Layout(("s",), ((7, 2),)), Layout(("a", "b", "c"), ((2,), (3,), (4,)))
-    public = Public(summand, SILOS, dict.fromkeys(SILOS, 1), 1, (SILOS,), adapter=adapter, state=state)
+    public = Public(Layouts(adapter, summand, state), SILOS, dict.fromkeys(SILOS, 1), 1, (SILOS,))
     transcript = Transcript.create(tmp_path, public, np.zeros(9, np.float32), {})
     assert Transcript(tmp_path).public == public
     writer = transcript.begin(-1)

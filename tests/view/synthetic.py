@@ -20,7 +20,7 @@ from bench.defense.aggregator import Aggregator, ServerStep
 from bench.defense.channel import Channel, Desk, Message
 from bench.defense.compose import Parts
 from bench.defense.defaults.mean import Mean
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.transcript.transcript import RoundWriter, Transcript
 from bench.view.build import build
 from bench.view.view import View
@@ -65,7 +65,7 @@ class Synthetic:
         names = tuple(silo(i) for i in range(silos))
         sizes = dict(zip(names, weights or [3 + i for i in range(silos)], strict=True))
         self.public = Public(
-            layout_of(size),
+            alike(layout_of(size)),
             names,
             {name: self.parts.weight(n) for name, n in sizes.items()},
             rounds,

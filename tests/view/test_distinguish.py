@@ -14,7 +14,7 @@ from bench.core.parties import silo
 from bench.core.streams import SecretStreams
 from bench.core.update import Form, Layout, Update
 from bench.defense.defaults.plain import PlainChannel
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.view.openers.base import Traits
 from bench.view.openers.distinguish import _setting, traits
 from tests.view import broken_channels as channels
@@ -25,7 +25,7 @@ Federate = Callable[..., Synthetic]
 
 def public(silos: int = 3, size: int = 500) -> Public:
     names = tuple(silo(i) for i in range(silos))
-    return Public(layout_of(size), names, dict.fromkeys(names, 5), 2, (names, names))
+    return Public(alike(layout_of(size)), names, dict.fromkeys(names, 5), 2, (names, names))
 
 
 class Compresses(channels.Denies):
@@ -105,7 +105,7 @@ def test_both_updates_are_sealed_twelve_times_and_in_every_round_with_two_silos(
 
 
 def test_a_large_first_tensor_is_cut() -> None:
-    wide = Public(Layout(("a", "b"), ((64, 576), (576, 64))), ("silo-0",), {"silo-0": 1}, 1, (("silo-0",),))
+    wide = Public(alike(Layout(("a", "b"), ((64, 576), (576, 64)))), ("silo-0",), {"silo-0": 1}, 1, (("silo-0",),))
     assert _setting(wide)[0].layout.shapes == ((4096,),)
 
 

@@ -14,7 +14,7 @@ from bench.core.adversaries import Assignment
 from bench.core.errors import SiloBenchError, UsageError
 from bench.core.update import Layout
 from bench.defense.defaults.plain import PlainChannel
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.view.view import Kind, Reading, View, adapter_handle
 from bench.view.write import ViewWriter, without_seeds
 from tests.view.synthetic import Synthetic
@@ -127,7 +127,7 @@ def test_a_handle_is_the_sha_256_of_little_endian_float32() -> None:
 
 def view_of(*readings: Reading) -> View:
     layout = Layout(("a.lora_A",), ((3,),))
-    public = Public(layout, ("silo-0", "silo-1"), {"silo-0": 1, "silo-1": 1}, 2, ((), ()))
+    public = Public(alike(layout), ("silo-0", "silo-1"), {"silo-0": 1, "silo-1": 1}, 2, ((), ()))
     return View("server", frozenset({"server"}), public.silos, public, {}, readings, (), Path("nowhere"))
 
 

@@ -22,7 +22,7 @@ from bench.core.parties import DEALER, PUBLIC, SERVER, is_silo
 from bench.core.streams import SecretStreams
 from bench.core.update import Grid, Layout, Update
 from bench.defense.channel import Candidate, Channel, Desk, Knowledge, Message, Stage
-from bench.defense.public import Public
+from bench.defense.public import Public, alike
 from bench.view.openers.base import Guess, Hints, Traits, sealed_by_silos
 from bench.view.openers.layouts import heads
 
@@ -112,7 +112,7 @@ def _setting(public: Public, most: int = _SILOS) -> tuple[Public, dict[tuple[int
     # Thue-Morse: no period that a counter could follow; the second silo takes the complement, the third a shift
     word = [bin(i).count("1") % 2 == 1 for i in range(rounds)]
     chosen = {(r, s): (word[(r + i // 2) % rounds] != (i == 1)) for i, s in enumerate(silos) for r in range(rounds)}
-    return Public(layout, silos, weights, rounds, tuple(silos for _ in range(rounds))), chosen
+    return Public(alike(layout), silos, weights, rounds, tuple(silos for _ in range(rounds))), chosen
 
 
 def _updates(channel: Channel, layout: Layout, silo_weight: int) -> dict[bool, Update]:
