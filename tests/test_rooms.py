@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import io
+import re
 import textwrap
 import tokenize
 from collections.abc import Iterator, Mapping
@@ -192,6 +193,16 @@ def _house(root: Path, texts: Mapping[str, str]) -> Path:
         (path.parent / "__init__.py").touch()
     (root / "bench" / "__init__.py").touch()
     return root / "bench"
+
+
+def test_the_core_is_no_longer_than_it_says() -> None:
+    text = (Path(__file__).resolve().parents[1] / "docs/architecture.md").read_text()
+    section = text.partition("## The core, to be read in an afternoon")[2].partition("\n## ")[0]
+    files = re.findall(r"^\| (\d+) \| `([\w/]+\.py)` \| .+ \|$", section, re.MULTILINE)
+    assert [int(number) for number, _ in files] == list(range(1, len(files) + 1))
+    assert len({name for _, name in files}) == len(files) >= 25
+    stated = int(re.findall(r"([\d,]+) lines of code", section)[0].replace(",", ""))
+    assert sum(code_lines(ROOT / name) for _, name in files) <= stated
 
 
 def test_lines_of_code_leave_out_comments_docstrings_and_blank_lines(tmp_path: Path) -> None:
