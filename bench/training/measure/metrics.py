@@ -1,7 +1,7 @@
 """Utility on held-out records, from the statistics of one forward pass.
 
-Every figure goes through an ``evaluate.Metric``: ours are classes of this module and need no network; any other is
-named ``evaluate:NAME`` and is loaded by ``evaluate``. They are made on demand, so that importing this module is cheap.
+Perplexity and accuracy are functions of this module and need no network; any other metric is named ``evaluate:NAME``
+and is loaded by ``evaluate`` when it is asked for, so that importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ import inspect
 import math
 import re
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -135,8 +133,7 @@ def _perplexity(sample: _Sample) -> MetricValue:
     """exp(mean negative log-likelihood per token). Its interval is that of the logarithm, a ratio of sums over records:
     normal with the linearised cluster variance c/(c-1) sum (Y_c - R N_c)^2 / (sum N)^2 (Cochran 1977, section 6.4), at
     Student's t quantile with c-1 degrees of freedom."""
-    found = _run(_perplexity_class(), nll=-sample.logp, tokens=sample.counts)
-    value = float(found["perplexity"])
+    value = bounded_exp(float(np.sum(-sample.logp)) / max(int(sample.counts.sum()), 1))
     low = high = None
     sums, totals = _per_cluster(-sample.logp, sample.clusters), _per_cluster(sample.counts, sample.clusters)
     if len(sums) > 1 and value < LARGEST:
@@ -154,10 +151,9 @@ def _accuracy(sample: _Sample) -> MetricValue:
     from bench.stats import clopper_pearson
 
     _require_labels("accuracy", sample)
-    found = _run(_accuracy_class(), predictions=sample.guess, references=sample.gold)
-    n = len(sample.gold)
-    interval = clopper_pearson(int((sample.guess == sample.gold).sum()), n, sample.confidence)
-    return MetricValue("accuracy", float(found["accuracy"]), interval.low, interval.high, n, "higher")
+    right, n = sample.guess == sample.gold, len(sample.gold)
+    interval = clopper_pearson(int(right.sum()), n, sample.confidence)
+    return MetricValue("accuracy", float(right.mean()), interval.low, interval.high, n, "higher")
 
 
 _OURS: dict[str, Callable[[_Sample], MetricValue]] = {"perplexity": _perplexity, "accuracy": _accuracy}
@@ -223,53 +219,3 @@ def _per_cluster(values: NDArray[Any], clusters: NDArray[np.int64]) -> NDArray[n
 def bounded_exp(value: float) -> float:
     """exp(value), at most the largest finite float; that too where ``value`` is not a number (a diverged model)."""
     return float(np.exp(value)) if value < np.log(LARGEST) else LARGEST
-
-
-def _run(metric: type[Any], **inputs: NDArray[Any]) -> dict[str, Any]:
-    """Compute one of our metrics in memory; ``evaluate`` wants a folder all the same, and gets one that is removed."""
-    with tempfile.TemporaryDirectory() as folder:
-        made = metric(keep_in_memory=True, cache_dir=folder, seed=0)
-        found: dict[str, Any] = made.compute(**{key: values.tolist() for key, values in inputs.items()})
-    return found
-
-
-@cache
-def _perplexity_class() -> type[Any]:
-    import evaluate
-    from datasets import Features, Value
-
-    class Perplexity(evaluate.Metric):  # type: ignore[misc]
-        """exp(sum of ``nll`` / sum of ``tokens``)."""
-
-        def _info(self) -> Any:
-            features = Features({"nll": Value("float64"), "tokens": Value("int64")})
-            return _described(self, features)
-
-        def _compute(self, nll: Sequence[float], tokens: Sequence[int]) -> dict[str, float]:
-            return {"perplexity": bounded_exp(float(np.sum(nll)) / max(int(np.sum(tokens)), 1))}
-
-    return Perplexity
-
-
-@cache
-def _accuracy_class() -> type[Any]:
-    import evaluate
-    from datasets import Features, Value
-
-    class Accuracy(evaluate.Metric):  # type: ignore[misc]
-        """Share of ``predictions`` that equal ``references``."""
-
-        def _info(self) -> Any:
-            return _described(self, Features({"predictions": Value("int64"), "references": Value("int64")}))
-
-        def _compute(self, predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
-            return {"accuracy": float(np.mean(np.asarray(predictions) == np.asarray(references)))}
-
-    return Accuracy
-
-
-def _described(metric: Any, features: Any) -> Any:
-    import evaluate
-
-    text = inspect.getdoc(type(metric)) or ""
-    return evaluate.MetricInfo(description=text, citation="", inputs_description="", features=features)

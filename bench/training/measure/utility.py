@@ -84,16 +84,7 @@ def _utility(
     base = measured(None)
     curve = [mean_of([measured(adapter) for adapter in models(transcript, personal, r)]) for r in rounds]
     return [
-        Utility(
-            name=last.name,
-            value=last.value,
-            base=start.value,
-            low=last.low,
-            high=last.high,
-            n=last.n,
-            better=last.better,
-            curve=tuple(step[i].value for step in curve),
-        )
+        Utility(**vars(last), base=start.value, curve=tuple(step[i].value for step in curve))
         for i, (start, last) in enumerate(zip(base, curve[-1], strict=True))
     ]
 
