@@ -8,7 +8,6 @@ in a fraction of one.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 from bench.assets.cache import no_space
 from bench.assets.child import run_module
 from bench.core.errors import UsageError
+from bench.core.meter import cores
 
 #: part of the converted directory's name: a change of the conversion makes a new directory
 VERSION = 1
@@ -46,7 +46,7 @@ def _convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1))
+    torch.set_num_threads(cores())
     source, name = str(gguf.parent), gguf.name
     read = AutoModelForCausalLM.from_pretrained(source, gguf_file=name, dtype=torch.float32)
     config = read.config

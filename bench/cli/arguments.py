@@ -5,75 +5,65 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 Parser = argparse.ArgumentParser
 
 
-def _plugins(parser: Parser) -> None:
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="PATH",
-        help="also load the plug-in in this file (its code is run); may be repeated",
-    )
+#: what several commands take; ``{}`` in a help text is filled with a command's own words
+OPTIONS: dict[str, dict[str, Any]] = {
+    "defense": {"metavar": "NAMES", "help": "comma list; '+' composes: dp-sgd+fedshield"},
+    "attack": {"metavar": "NAMES", "help": "comma list of attacks; all: every one that needs no further run"},
+    "task": {"metavar": "NAME", "help": "the task (default: the preset's)"},
+    "adversary": {"metavar": "NAMES", "help": "comma list of adversaries (default: {})"},
+    "preset": {"metavar": "NAME", "help": "how large a run is{} (see 'bench list presets')"},
+    "seeds": {"metavar": "SEEDS", "help": "comma list of seeds and ranges{}"},
+    "set": {
+        "action": "append",
+        "default": [],
+        "dest": "sets",
+        "metavar": "KEY=VALUE",
+        "help": "set one option: {}; VALUE is JSON, else a string; may be repeated",
+    },
+    "model": {"metavar": "NAME", "help": "short for --set model.name="},
+    "folder": {"type": Path, "default": Path("leaderboards"), "metavar": "DIR", "help": "default: ./leaderboards"},
+    "plugin": {
+        "action": "append",
+        "default": [],
+        "type": Path,
+        "metavar": "PATH",
+        "help": "also load the plug-in in this file (its code is run); may be repeated",
+    },
+    "store": {"type": Path, "metavar": "DIR", "help": "where runs are kept (default: SILOBENCH_STORE or ./.silobench)"},
+    "isolate": {
+        "action": argparse.BooleanOptionalAction,
+        "help": "run every attack, or none, in a process of its own that holds the view's files and nothing else of "
+        "the run (default: those that are not SiloBench's own)",
+    },
+    "wait": {
+        "action": "store_true",
+        "help": "wait for runs that another process computes (default: the others go first; what is held at the end "
+        "is refused)",
+    },
+    "quiet": {"action": "store_true", "help": "no progress"},
+    "json": {"action": "store_true", "help": "print {} as JSON"},
+}
 
 
-def _store(parser: Parser) -> None:
-    parser.add_argument(
-        "--store", type=Path, metavar="DIR", help="where runs are kept (default: SILOBENCH_STORE or ./.silobench)"
-    )
-
-
-def _json(parser: Parser, what: str) -> None:
-    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON")
-
-
-def _sets(parser: Parser, keys: str) -> None:
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        dest="sets",
-        metavar="KEY=VALUE",
-        help=f"set one option: {keys}; VALUE is JSON, else a string; may be repeated",
-    )
-
-
-def _isolate(parser: Parser) -> None:
-    parser.add_argument(
-        "--isolate",
-        action=argparse.BooleanOptionalAction,
-        help="run every attack, or none, in a process of its own that holds the view's files and nothing else of the "
-        "run (default: those that are not SiloBench's own)",
-    )
-
-
-def _wait(parser: Parser) -> None:
-    parser.add_argument(
-        "--wait",
-        action="store_true",
-        help="wait for runs that another process computes (default: the others go first; what is held at the end is "
-        "refused)",
-    )
+def _add(parser: Parser, *names: str, **words: str) -> None:
+    """The options ``names``, then those of ``words`` with a command's words in their help."""
+    for name, word in {**dict.fromkeys(names, ""), **words}.items():
+        option = OPTIONS[name]
+        parser.add_argument(f"--{name}", **{**option, "help": option["help"].format(word)})
 
 
 def run(parser: Parser) -> None:
     add = parser.add_argument
-    add("--defense", metavar="NAMES", help="comma list; '+' composes: dp-sgd+fedshield")
-    add("--attack", metavar="NAMES", help="comma list of attacks; all: every one that needs no further run")
+    _add(parser, "defense", "attack")
     add("--task", metavar="NAMES", help="comma list of tasks; NAME:PATH hands a file to a task (default: the preset's)")
-    add("--adversary", metavar="NAMES", help="comma list of adversaries (default: the preset's, usually all)")
-    add(
-        "--preset",
-        metavar="NAME",
-        help="how large a run is: a preset's name or a .toml file (see 'bench list presets')",
-    )
-    add("--seeds", metavar="SEEDS", help="comma list of seeds and ranges: 0,3 or 0-4, both ends included")
-    _sets(parser, "model.*, pool.*, federation.* or PLUGIN.*")
-    _plugins(parser)
-    _store(parser)
+    _add(parser, adversary="the preset's, usually all", preset=": a preset's name or a .toml file")
+    _add(parser, seeds=": 0,3 or 0-4, both ends included", set="model.*, pool.*, federation.* or PLUGIN.*")
+    _add(parser, "plugin", "store")
     add("--model", metavar="NAME", help="smollm2-135m, tiny, hf:ORG/NAME or a directory (short for --set model.name=)")
     add("--dtype", metavar="TYPE", help="float32, bfloat16 or float16 (short for --set model.dtype=)")
     add(
@@ -90,31 +80,20 @@ def run(parser: Parser) -> None:
         help="attack the K-th federation under another planting, one that shadow attacks learn from (default: 0)",
     )
     add("--dry-run", action="store_true", help="print the cells, what is stored already, estimated time and bytes")
-    _isolate(parser)
+    _add(parser, "isolate")
     add("--refresh", action="store_true", help="run again also where a stored result is current")
-    _wait(parser)
-    add("--quiet", action="store_true", help="no progress")
-    _json(parser, "one result per line")
+    _add(parser, "wait", "quiet", json="one result per line")
 
 
 def attack(parser: Parser) -> None:
-    add = parser.add_argument
-    add("target", metavar="RUN", help="the id of a stored run, or the directory of a transcript")
-    add("--attack", metavar="NAMES", help="comma list of attacks; all: every one that needs no further run")
-    add("--adversary", metavar="NAMES", help="comma list of adversaries (default: all)")
-    _sets(parser, "ATTACK.*")
-    _isolate(parser)
-    _plugins(parser)
-    _store(parser)
-    _wait(parser)
-    add("--quiet", action="store_true", help="no progress")
-    _json(parser, "one result per line")
+    parser.add_argument("target", metavar="RUN", help="the id of a stored run, or the directory of a transcript")
+    _add(parser, "attack", adversary="all", set="ATTACK.*")
+    _add(parser, "isolate", "plugin", "store", "wait", "quiet", json="one result per line")
 
 
 def tune(parser: Parser) -> None:
-    add = parser.add_argument
-    add("--defense", metavar="NAMES", help="comma list; '+' composes: dp-sgd+fedshield")
-    add(
+    _add(parser, "defense")
+    parser.add_argument(
         "--try",
         action="append",
         default=[],
@@ -122,39 +101,24 @@ def tune(parser: Parser) -> None:
         metavar="KEY=V1,V2",
         help="values of one option to try, as for --set; several make a grid; may be repeated",
     )
-    add("--task", metavar="NAME", help="the task (default: the preset's)")
-    add("--preset", metavar="NAME", help="how large a run is (see 'bench list presets')")
-    add("--seeds", metavar="SEEDS", help="comma list of seeds and ranges; the figure is their mean")
-    _sets(parser, "model.*, pool.*, federation.* or PLUGIN.*, for every trial")
-    _plugins(parser)
-    _store(parser)
-    add("--model", metavar="NAME", help="short for --set model.name=")
-    _wait(parser)
-    add("--quiet", action="store_true", help="no progress")
-    _json(parser, "one trial per line")
+    _add(parser, "task", "preset", seeds="; the figure is their mean")
+    _add(parser, set="model.*, pool.*, federation.* or PLUGIN.*, for every trial")
+    _add(parser, "plugin", "store", "model", "wait", "quiet", json="one trial per line")
 
 
 def matrix(parser: Parser) -> None:
     add = parser.add_argument
     add("--defense", metavar="NAMES", default="all", help="comma list; all: every one that is installed (default)")
     add("--attack", metavar="NAMES", help="comma list; all: every one that needs no further run (default)")
-    add("--task", metavar="NAME", help="the task (default: the preset's)")
-    add("--adversary", metavar="NAMES", help="comma list of adversaries (default: the preset's)")
-    add("--preset", metavar="NAME", help="how large a run is (see 'bench list presets')")
-    add("--seeds", metavar="SEEDS", help="comma list of seeds and ranges")
-    add("--folder", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: ./leaderboards")
+    _add(parser, "task", adversary="the preset's")
+    _add(parser, "preset", "seeds", "folder")
     add("--minutes", type=float, metavar="N", help="begin no further training after so many minutes")
     add("--refresh", action="store_true", help="run the table's cells again too")
     add("--drop-runs", action="store_true", help="remove each run from the store when its cells are in the table")
     add("--check", action="store_true", help="fail where a committed table is not what its cells give; run nothing")
-    _sets(parser, "model.*, pool.*, federation.* or PLUGIN.*")
-    _plugins(parser)
-    _store(parser)
-    add("--model", metavar="NAME", help="short for --set model.name=")
-    add("--quiet", action="store_true", help="no progress")
-    _json(parser, "what was added")
-    _wait(parser)
-    parser.set_defaults(dtype=None, secret_seed=None, shadow=0, isolate=None)
+    _add(parser, set="model.*, pool.*, federation.* or PLUGIN.*")
+    _add(parser, "plugin", "store", "model", "quiet", json="what was added")
+    _add(parser, "wait")
 
 
 def listing(parser: Parser) -> None:
@@ -164,21 +128,18 @@ def listing(parser: Parser) -> None:
         metavar="WHAT",
         help="defenses, attacks, tasks, adversaries or presets (default: all of them)",
     )
-    _plugins(parser)
-    _json(parser, "the list")
+    _add(parser, "plugin", json="the list")
 
 
 def show(parser: Parser) -> None:
     parser.add_argument("words", nargs="+", metavar="NAME", help="a plug-in or preset: NAME, or KIND NAME")
-    _plugins(parser)
-    _json(parser, "what is shown")
+    _add(parser, "plugin", json="what is shown")
 
 
 def check(parser: Parser) -> None:
     parser.add_argument("words", nargs="+", metavar="NAME", help="a plug-in: NAME, KIND NAME, or the path of its file")
-    _sets(parser, "PLUGIN.*")
-    _plugins(parser)
-    _json(parser, "the checks")
+    _add(parser, set="PLUGIN.*")
+    _add(parser, "plugin", json="the checks")
 
 
 def verify(parser: Parser) -> None:
@@ -188,8 +149,7 @@ def verify(parser: Parser) -> None:
         metavar="RESULT",
         help="ids of stored results, .jsonl files, or a leaderboards folder (default: all stored)",
     )
-    _store(parser)
-    _json(parser, "the outcome")
+    _add(parser, "store", json="the outcome")
 
 
 def compare(parser: Parser) -> None:
@@ -198,26 +158,21 @@ def compare(parser: Parser) -> None:
     add("second", metavar="DEFENSE", help="the other defense")
     add("--preset", metavar="NAME", help="only results of this preset")
     add("--folder", type=Path, metavar="DIR", help="committed results (leaderboards) instead of the store's")
-    _store(parser)
-    _json(parser, "one comparison per line")
+    _add(parser, "store", json="one comparison per line")
 
 
 def leaderboard(parser: Parser) -> None:
-    add = parser.add_argument
-    add("--folder", type=Path, default=Path("leaderboards"), metavar="DIR", help="default: ./leaderboards")
+    _add(parser, "folder")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--check", action="store_true", help="fail where the committed Markdown differs; write nothing")
     mode.add_argument(
         "--add", nargs="+", metavar="RESULT", help="add stored results (ids, or a run's id) and their scores"
     )
-    _store(parser)
-    _json(parser, "what was written")
+    _add(parser, "store", json="what was written")
 
 
 def doctor(parser: Parser) -> None:
-    _store(parser)
-    _plugins(parser)
-    _json(parser, "the findings")
+    _add(parser, "store", "plugin", json="the findings")
 
 
 #: name: (module in ``bench.cli.commands``, what it does, its arguments)

@@ -19,7 +19,9 @@ from typing import Any, Literal
 from bench.assets.assets import Assets
 from bench.board.words import size
 from bench.core.errors import SiloBenchError, UsageError
+from bench.core.meter import cores
 from bench.plugins.find import KINDS, Plugins
+from bench.plugins.fingerprint import version
 from bench.store.store import Store
 from bench.store.usage import usage
 
@@ -76,11 +78,11 @@ def _packages() -> Iterator[Finding]:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        version = _version(requirement.name)
-        if version is None:
+        found = _version(requirement.name)
+        if found is None:
             problem = "is not installed"
-        elif not requirement.specifier.contains(version, prereleases=True):
-            problem = f"is {version}, and silobench needs {requirement.specifier}"
+        elif not requirement.specifier.contains(found, prereleases=True):
+            problem = f"is {found}, and silobench needs {requirement.specifier}"
         else:
             continue
         broken += 1
@@ -88,6 +90,12 @@ def _packages() -> Iterator[Finding]:
     if not broken:
         yield Finding("packages", "ok", "every requirement is met")
     yield from _tested()
+
+
+def _version(name: str) -> str | None:
+    """The installed version without a build's local label (``+cpu``), or None."""
+    found = version(name).partition("+")[0]
+    return None if found == "absent" else found
 
 
 def _tested() -> Iterator[Finding]:
@@ -102,20 +110,11 @@ def _tested() -> Iterator[Finding]:
         yield Finding("packages", "ok", "all installed packages have the tested versions of constraints.txt")
 
 
-def _version(name: str) -> str | None:
-    """The installed version without a build's local label (``+cpu``), or None."""
-    try:
-        return metadata.version(name).partition("+")[0]
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _machine() -> Iterator[Finding]:
     import psutil
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = os.environ.get("OMP_NUM_THREADS", "not set")
-    yield Finding("machine", "ok", f"{cores} cores may be used; OMP_NUM_THREADS is {threads}")
+    yield Finding("machine", "ok", f"{cores()} cores may be used; OMP_NUM_THREADS is {threads}")
     memory = psutil.virtual_memory()
     low = memory.available < MIN_MEMORY
     says = f"{size(memory.available)} of {size(memory.total)} memory are free"
@@ -125,47 +124,34 @@ def _machine() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    yield _torch()
-    yield _tenseal()
-    yield _works("opacus", _opacus)
+    for name, use in (("torch", _torch), ("tenseal", _tenseal), ("opacus", _opacus)):
+        try:
+            yield Finding(name, "ok", use())
+        except Exception as error:
+            yield Finding(name, "broken", f"{name} does not work here: {type(error).__name__}: {error}.")
 
 
-def _works(name: str, use: Callable[[], str]) -> Finding:
-    try:
-        return Finding(name, "ok", use())
-    except Exception as error:
-        return Finding(name, "broken", f"{name} does not work here: {type(error).__name__}: {error}.")
+def _torch() -> str:
+    import torch
+
+    total = float((torch.ones(3) @ torch.ones(3)).item())
+    if total != 3.0:
+        raise ArithmeticError(f"1 + 1 + 1 came out as {total}")
+    if not torch.cuda.is_available():
+        return f"torch {torch.__version__}, {torch.get_num_threads()} threads; no GPU is seen, runs use the processor"
+    names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+    return f"torch {torch.__version__}; GPU: {names}"
 
 
-def _torch() -> Finding:
-    def use() -> str:
-        import torch
+def _tenseal() -> str:
+    import tenseal as ts
 
-        total = float((torch.ones(3) @ torch.ones(3)).item())
-        if total != 3.0:
-            raise ArithmeticError(f"1 + 1 + 1 came out as {total}")
-        if not torch.cuda.is_available():
-            return (
-                f"torch {torch.__version__}, {torch.get_num_threads()} threads; no GPU is seen, runs use the processor"
-            )
-        names = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
-        return f"torch {torch.__version__}; GPU: {names}"
-
-    return _works("torch", use)
-
-
-def _tenseal() -> Finding:
-    def use() -> str:
-        import tenseal as ts
-
-        context = ts.context(ts.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
-        context.global_scale = 2**40
-        (value,) = (ts.ckks_vector(context, [1.5]) + ts.ckks_vector(context, [2.0])).decrypt()
-        if abs(value - 3.5) > 1e-6:
-            raise ArithmeticError(f"1.5 + 2.0 decrypted to {value}")
-        return f"tenseal {metadata.version('tenseal')} encrypts, adds and decrypts"
-
-    return _works("tenseal", use)
+    context = ts.context(ts.SCHEME_TYPE.CKKS, poly_modulus_degree=8192, coeff_mod_bit_sizes=[60, 40, 40, 60])
+    context.global_scale = 2**40
+    (value,) = (ts.ckks_vector(context, [1.5]) + ts.ckks_vector(context, [2.0])).decrypt()
+    if abs(value - 3.5) > 1e-6:
+        raise ArithmeticError(f"1.5 + 2.0 decrypted to {value}")
+    return f"tenseal {metadata.version('tenseal')} encrypts, adds and decrypts"
 
 
 def _opacus() -> str:
@@ -183,15 +169,14 @@ def _opacus() -> str:
 def _plugins(plugins: Plugins) -> Iterator[Finding]:
     for kind in KINDS:
         broken = 0
-        for plugin in plugins.all(kind):
+        for name in plugins.names(kind):
             try:
-                plugins.find(kind, plugin.name).module()
+                plugins.find(kind, name).module()
             except UsageError as error:
                 broken += 1
                 yield Finding("plug-ins", "broken", str(error))
-        names = ", ".join(plugins.names(kind)) or "none"
         if not broken:
-            yield Finding("plug-ins", "ok", f"{kind}: {names}")
+            yield Finding("plug-ins", "ok", f"{kind}: {', '.join(plugins.names(kind)) or 'none'}")
 
 
 def _cache(assets: Assets) -> Iterator[Finding]:
@@ -227,10 +212,9 @@ def _store(store: Store) -> Iterator[Finding]:
             yield Finding("store", "broken", f"The scores of result {result.result} are gone: run it with --refresh.")
     used = usage(store)
     says = f"{used.runs} runs and {used.results} results in {used.root}, {size(used.bytes)}"
-    yield Finding("store", "ok", says) if not broken else Finding("store", "note", says)
+    yield Finding("store", "note" if broken else "ok", says)
     if used.leftovers:
-        says = f"{used.leftovers} leftovers of interrupted runs; the same command resumes them"
-        yield Finding("store", "note", says)
+        yield Finding("store", "note", f"{used.leftovers} leftovers of interrupted runs; the same command resumes them")
     yield _disk("store", store.root)
 
 
@@ -241,8 +225,6 @@ def _disk(subject: str, path: Path) -> Finding:
     if not folder.is_dir() or not os.access(folder, os.W_OK):
         return Finding(subject, "broken", f"{folder} can't be written: choose another folder.")
     free = shutil.disk_usage(folder).free
-    if free < MIN_DISK:
-        return Finding(
-            subject, "note", f"only {size(free)} are free on the disk of {path}; the quick preset wants 2 GB"
-        )
-    return Finding(subject, "ok", f"{size(free)} are free on the disk of {path}")
+    says = f"{size(free)} are free on the disk of {path}"
+    low = free < MIN_DISK
+    return Finding(subject, "note" if low else "ok", f"only {says}; the quick preset wants 2 GB" if low else says)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
 
 from bench.assets.assets import Assets
+from bench.core.meter import cores
 from bench.core.parties import silo
 from bench.core.update import Layout
 from bench.defense.compose import Parts
@@ -49,13 +49,9 @@ def shape(spec: RunSpec) -> Shape:
     return Shape(hidden, layers, words, layers * hidden * (3.0 * hidden + 3.0 * inner) + words * hidden)
 
 
-def _rate() -> float:
-    return _CORE_RATE * (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-
-
 def _pass_seconds(spec: RunSpec, records: float) -> float:
     """One forward pass: 2 operations per parameter and token."""
-    return 2 * shape(spec).parameters * records * spec.pool.max_tokens / _rate()
+    return 2 * shape(spec).parameters * records * spec.pool.max_tokens / (_CORE_RATE * cores())
 
 
 def training_seconds(spec: RunSpec) -> float:

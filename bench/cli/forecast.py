@@ -18,17 +18,18 @@ from bench.transcript.transcript import Transcript
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one cell would take. ``seconds`` and ``bytes`` are rough, and 0 where the result is stored. ``trainings``:
-    federations that it would have to train, shadows among them. ``budget``: ``Attack.budget``."""
+    """What one cell would take. ``row``, ``cell``: their ids. ``trainings``: federations that it would have to train,
+    shadows among them. ``budget``: ``Attack.budget``. ``seconds`` and ``bytes`` are rough, and 0 where the result is
+    stored."""
 
-    row_id: str
-    cell_id: str
     seed: int
+    row: str
+    cell: str
     stored: bool
-    seconds: float
-    bytes: int
     trainings: int = 0
     budget: str = ""
+    seconds: float = 0.0
+    bytes: int = 0
 
 
 def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins: Plugins) -> list[Estimate]:
@@ -46,8 +47,9 @@ def _estimates(harness: Harness, job: Job) -> list[Estimate]:
     charged: set[str] = set()
     found = []
     for cell in job.cells:
+        ids = job.seed, cell.row.row_id, cell.cell_id
         if harness.stored(cell) is not None:
-            found.append(Estimate(cell.row.row_id, cell.cell_id, job.seed, True, 0.0, 0))
+            found.append(Estimate(*ids, stored=True))
             continue
         attack = harness.attack(cell.row.attack)
         shadows = shadow_specs(job.spec, attack.shadows)
@@ -59,8 +61,7 @@ def _estimates(harness: Harness, job: Job) -> list[Estimate]:
         charged.add(shared)
         seconds = attack_seconds(job.spec, work) + sum(training_seconds(s) for s in missing)
         size = len(missing) * training_bytes(job.spec, parts)
-        ids = cell.row.row_id, cell.cell_id
-        found.append(Estimate(*ids, job.seed, False, seconds, size, len(missing), attack.budget(job.spec)))
+        found.append(Estimate(*ids, False, len(missing), attack.budget(job.spec), seconds, size))
     return found
 
 

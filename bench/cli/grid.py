@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -294,9 +294,3 @@ def check_compositions(rows: Iterable[Row], plugins: Plugins) -> None:
     stacks = {row.run.defense_name: row.run.defense for row in rows if len(row.run.defense) > 1}
     for stack in stacks.values():
         merge([(part.name, plugins.find("defense", part.name).build(part.config)) for part in stack])
-
-
-def describe(rows: Iterable[Row]) -> Iterator[tuple[str, str, str, str]]:
-    """(task, defense, attack, adversary) of every row, for people."""
-    for row in rows:
-        yield row.run.task.name, row.run.defense_name, row.attack.name, row.adversary

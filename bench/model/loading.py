@@ -6,7 +6,6 @@ Nothing is fetched, no code of the model's directory is run, and weights are saf
 from __future__ import annotations
 
 import importlib.util
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import UsageError
+from bench.core.meter import cores
 from bench.spec.run import LoraSpec, ModelSpec
 
 if TYPE_CHECKING:
@@ -41,9 +41,7 @@ def bound_threads() -> None:
     """At most as many PyTorch threads as cores this process may use: with more, all are several times slower."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if torch.get_num_threads() > cores:
-        torch.set_num_threads(cores)
+    torch.set_num_threads(min(torch.get_num_threads(), cores()))
 
 
 def load_tokenizer(path: Path) -> Any:

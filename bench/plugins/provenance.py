@@ -3,7 +3,6 @@ or a path."""
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.core.files import read_text
+from bench.core.meter import cores
 from bench.plugins.fingerprint import LIBRARIES, version
 
 #: libraries that are worth knowing besides
@@ -34,7 +34,7 @@ def provenance(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "cores": _cores(),
+        "cores": cores(),
         "device": _device(device),
         "versions": {name: version(name) for name in RECORDED if version(name) != "absent"},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -68,10 +68,6 @@ def _cpu() -> str:
         if line.startswith("model name"):
             return " ".join(line.partition(":")[2].split())
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _device(device: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.board import matrix
-from bench.cli.commands.run import named, options, request
+from bench.cli.commands.run import options, request
 from bench.cli.grid import ALL, Grid, check_compositions, expand, split
 from bench.core.errors import SiloBenchError
 from bench.core.files import read_text
@@ -27,7 +27,7 @@ def main(args: Namespace) -> int:
     plugins = Plugins(args.plugin)
     args.attack = args.attack or ALL
     asked = request(args, plugins)
-    words = split(named(args.defense, "defense", plugins), "--defense")
+    words = split(asked.defense, "--defense")
     names = [name for word in words for name in (plugins.names("defense") if word == ALL else [word])]
     grids = [expand(replace(asked, defense=name), plugins) for name in names]
     for grid in grids:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from bench.cli.grid import Grid, Request, check_compositions, describe, expand
+from bench.cli.grid import Grid, Request, check_compositions, expand
 from bench.core.errors import UsageError
 from bench.plugins.find import Kind, Plugins
 from bench.spec.result import Result
@@ -41,30 +42,17 @@ def options(args: Namespace, preset: str = "") -> Options:
     """How the words of the command line say that runs are carried out."""
     from bench.assess.harness import Options
 
-    return Options(
-        preset=preset,
-        quiet=args.quiet or args.json,
-        refresh=getattr(args, "refresh", False),
-        wait=args.wait,
-        isolate=args.isolate,
-    )
+    known = {"quiet": args.quiet or args.json, "wait": args.wait, "isolate": getattr(args, "isolate", None)}
+    return Options(preset=preset, refresh=getattr(args, "refresh", False), **known)
 
 
-def request(args: Namespace, plugins: Plugins) -> Request:
-    """The words of the command line. Raises UsageError where a defense or an attack is not named."""
-    return Request(
-        defense=named(args.defense, "defense", plugins),
-        attack=named(args.attack, "attack", plugins),
-        task=args.task,
-        adversary=args.adversary,
-        preset=args.preset,
-        seeds=args.seeds,
-        sets=tuple(args.sets),
-        model=args.model,
-        dtype=args.dtype,
-        secret_seed=args.secret_seed,
-        shadow=args.shadow,
-    )
+def request(args: Namespace, plugins: Plugins, **given: Any) -> Request:
+    """The words of the command line, ``given`` in place of them. Raises UsageError where a defense or an attack is not
+    named."""
+    words = {field.name: vars(args)[field.name] for field in fields(Request) if field.name in args} | given
+    for kind in ("defense", "attack"):
+        named(words[kind], kind, plugins)
+    return Request(**{**words, "sets": tuple(args.sets)})
 
 
 def named(value: str | None, kind: Kind, plugins: Plugins) -> str:
@@ -93,20 +81,16 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
     from bench.cli.forecast import estimate
 
     estimates = estimate(grid.rows, grid.seeds, store, plugins=plugins)
-    names = dict(zip((row.row_id for row in grid.rows), describe(grid.rows), strict=True))
+    by_id = {row.row_id: row for row in grid.rows}
     rows: list[dict[str, Any]] = [
         {
-            **dict(zip(("task", "defense", "attack", "adversary"), names[e.row_id], strict=True)),
-            "seed": e.seed,
-            "row": e.row_id,
-            "cell": e.cell_id,
-            "stored": e.stored,
-            "trainings": e.trainings,
-            "budget": e.budget,
-            "seconds": e.seconds,
-            "bytes": e.bytes,
+            "task": row.run.task.name,
+            "defense": row.run.defense_name,
+            "attack": row.attack.name,
+            "adversary": row.adversary,
+            **vars(e),
         }
-        for e in estimates
+        for e, row in ((e, by_id[e.row]) for e in estimates)
     ]
     if as_json:
         print(json.dumps({"preset": grid.preset, "cells": rows}, indent=1))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 
-from bench.assess.harness import Harness, Options
-from bench.cli.commands.run import named
-from bench.cli.grid import Request, split
+from bench.assess.harness import Harness
+from bench.cli.commands.run import options, request
+from bench.cli.grid import split
 from bench.cli.tuning import Trial, best, tune
 from bench.plugins.find import Plugins
 from bench.store.store import Store
@@ -15,20 +15,11 @@ from bench.store.store import Store
 
 def main(args: Namespace) -> int:
     plugins = Plugins(args.plugin)
-    defenses = split(named(args.defense, "defense", plugins), "--defense")
-    request = Request(
-        defense="",
-        attack=plugins.names("attack")[0],  # a grid needs one; nothing is attacked
-        task=args.task,
-        preset=args.preset,
-        seeds=args.seeds,
-        sets=tuple(args.sets),
-        model=args.model,
-    )
+    asked = request(args, plugins, attack=plugins.names("attack")[0])  # a grid needs one; nothing is attacked
     store = Store(args.store)
-    options = Options(preset=args.preset or "", quiet=args.quiet or args.json, wait=args.wait)
+    harness = Harness(store, plugins, options(args, args.preset or ""))
     trials: list[Trial] = []
-    for trial in tune(request, defenses, args.tries, Harness(store, plugins, options)):
+    for trial in tune(asked, split(asked.defense, "--defense"), args.tries, harness):
         trials.append(trial)
         if args.json:
             print(json.dumps(trial.to_json()), flush=True)
