@@ -6,20 +6,21 @@ from collections.abc import Collection, Mapping, Sequence
 
 from bench.board.rows import Entry, Row, rows
 from bench.board.words import (
-    DASH,
+    STATUS,
     Game,
     counts,
     duration,
     epsilon,
     escape,
     figure,
+    interval,
     is_audit,
     preset,
     proportion,
     run_spec,
     size,
+    table,
     utility_text,
-    with_interval,
 )
 from bench.core.parties import HOLDS
 from bench.games.catalog import GAMES
@@ -36,24 +37,6 @@ it would have been with every guess right; **if Gaussian** is a bound for mechan
 nothing of others; **estimated** rests on scores being normal, and is no bound."""
 #: a preset whose rows show that the code runs, not what a defense is worth
 TESTS_ONLY = "smoke"
-WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
-COLUMNS = (
-    "defense",
-    "preset",
-    "utility (base model)",
-    "membership AUC",
-    "by",
-    "n",
-    "no view",
-    "TPR at 1% FPR",
-    "reconstruction",
-    "other games",
-    "ε",
-    "bytes up / down",
-    "train / channel",
-    "seeds",
-    "status",
-)
 LEGEND = """\
 ## How to read this
 
@@ -92,27 +75,11 @@ def page(task: str, results: Sequence[Result], stale: Collection[str]) -> str:
     for adversary in dict.fromkeys(row.adversary for row in table_rows):
         chosen = [row for row in table_rows if row.adversary == adversary]
         holds = f": {HOLDS[adversary]}" if adversary in HOLDS else ""
-        parts += [f"## {escape(adversary)}{holds}", _table(COLUMNS, [_cells(row, stale) for row in chosen])]
+        parts += [f"## {escape(adversary)}{holds}", table([_cells(row, stale) for row in chosen], "keys", "pipe")]
         remarks = _remarks(chosen)
         parts += [remarks] if remarks else []
     parts += _audits(audits, stale)
     return "\n\n".join([*parts, LEGEND])
-
-
-AUDIT_COLUMNS = (
-    "adversary",
-    "defense",
-    "preset",
-    "canaries",
-    "ε claimed",
-    "proven ε ≥",
-    "at most",
-    "if Gaussian ε ≥",
-    "estimated ε",
-    "AUC of canaries",
-    "seed",
-    "status",
-)
 
 
 def _audits(audits: Sequence[Result], stale: Collection[str]) -> list[str]:
@@ -122,26 +89,29 @@ def _audits(audits: Sequence[Result], stale: Collection[str]) -> list[str]:
         return []
     lines = [_audit_cells(row, result, stale) for row in found for result in row.results]
     remarks = _remarks(found)
-    return [AUDITS, _table(AUDIT_COLUMNS, lines), *([remarks] if remarks else [])]
+    return [AUDITS, table(lines, "keys", "pipe"), *([remarks] if remarks else [])]
 
 
-def _audit_cells(row: Row, result: Result, stale: Collection[str]) -> list[str]:
+def _audit_cells(row: Row, result: Result, stale: Collection[str]) -> dict[str, str]:
     said = result.audit or {}
     unit = str(said.get("unit", ""))
     settings = f" ({', '.join(row.settings)})" if row.settings else ""
     count = str(said["canaries"]) if isinstance(said.get("canaries"), int) else ""
     alone = Row(row.adversary, row.defense, row.preset, row.settings, (Entry(result.attack, "audit", (result,)),))
-    return [
-        escape(result.adversary),
-        escape(result.defense + settings),
-        escape(_preset_text(row.preset)),
-        escape(count + (f", {unit}" if unit not in ("", "record") else "")),
-        escape(epsilon([result.claim])) + ("" if said.get("compared") is not False else ", not compared"),
-        *(_number(figure(result, name)) for name in ("epsilon", "epsilon_limit", "epsilon_gdp", "epsilon_gaussian")),
-        _interval(figure(result, "canary_auc")),
-        str(result.seed),
-        "; ".join([_status(alone), *(escape(mark) for mark in alone.marks(stale) if mark != "audit")]),
-    ]
+    return {
+        "adversary": escape(result.adversary),
+        "defense": escape(row.defense + settings),
+        "preset": escape(_preset_text(row.preset)),
+        "canaries": escape(count + (f", {unit}" if unit not in ("", "record") else "")),
+        "ε claimed": escape(epsilon([result.claim])) + ("" if said.get("compared") is not False else ", not compared"),
+        "proven ε ≥": _number(figure(result, "epsilon")),
+        "at most": _number(figure(result, "epsilon_limit")),
+        "if Gaussian ε ≥": _number(figure(result, "epsilon_gdp")),
+        "estimated ε": _number(figure(result, "epsilon_gaussian")),
+        "AUC of canaries": interval(figure(result, "canary_auc")),
+        "seed": str(result.seed),
+        "status": "; ".join([_status(alone), *(escape(mark) for mark in alone.marks(stale) if mark != "audit")]),
+    }
 
 
 def _number(one: Leakage | None) -> str:
@@ -161,10 +131,11 @@ def index(tasks: Mapping[str, tuple[str, Sequence[Result]]], matrices: Sequence[
         ]
         for task, (name, results) in tasks.items()
     ]
-    table = _table(("task", "presets", "defenses", "attacks", "results"), cells) if cells else "No results yet."
+    heads = ("task", "presets", "defenses", "attacks", "results")
+    made = table(cells, heads, "pipe") if cells else "No results yet."
     links = ", ".join(f"[{escape(name.rpartition('/')[2].removesuffix('.md'))}]({name})" for name in matrices)
     crossed = [f"Every attack against every defense, for every adversary: {links}."] if matrices else []
-    return "\n\n".join([HEADER, "# Leaderboards", table, *crossed, _HOW])
+    return "\n\n".join([HEADER, "# Leaderboards", made, *crossed, _HOW])
 
 
 _HOW = """\
@@ -206,28 +177,30 @@ def _preset_text(name: str) -> str:
     return f"{name} (tests only)" if name == TESTS_ONLY else name
 
 
-def _cells(row: Row, stale: Collection[str]) -> list[str]:
+def _cells(row: Row, stale: Collection[str]) -> dict[str, str]:
     settings = f" ({', '.join(row.settings)})" if row.settings else ""
     best = row.worst("membership")
     auc = best.headline if best else None
     transfer, time = row.traffic(), row.seconds()
-    return [
-        escape(row.defense + settings),
-        escape(_preset_text(row.preset)),
-        "; ".join(utility_text(one.model_copy(update={"name": escape(one.name)})) for one in row.utility()),
-        _leakage(row, "membership"),
-        escape(best.attack) + best.mark if best else "",
-        counts(auc.n) if auc else "",
-        _interval(best.baseline) if best else "",
-        _interval(best.figure("tpr@1%")) if best else "",
-        _leakage(row, "reconstruction"),
-        _others(row),
-        escape(row.epsilon()),
-        " / ".join(size(count) for count in transfer) if transfer else "",
-        " / ".join(duration(spent) for spent in time) if time else "",
-        str(len(row.seeds())),
-        "; ".join([_status(row), *(escape(mark) for mark in row.marks(stale))]),
-    ]
+    return {
+        "defense": escape(row.defense + settings),
+        "preset": escape(_preset_text(row.preset)),
+        "utility (base model)": "; ".join(
+            utility_text(one.model_copy(update={"name": escape(one.name)})) for one in row.utility()
+        ),
+        "membership AUC": _leakage(row, "membership"),
+        "by": escape(best.attack) + best.mark if best else "",
+        "n": counts(auc.n) if auc else "",
+        "no view": interval(best.baseline) if best else "",
+        "TPR at 1% FPR": interval(best.figure("tpr@1%")) if best else "",
+        "reconstruction": _leakage(row, "reconstruction"),
+        "other games": _others(row),
+        "ε": escape(row.epsilon()),
+        "bytes up / down": " / ".join(size(count) for count in transfer) if transfer else "",
+        "train / channel": " / ".join(duration(spent) for spent in time) if time else "",
+        "seeds": str(len(row.seeds())),
+        "status": "; ".join([_status(row), *(escape(mark) for mark in row.marks(stale))]),
+    }
 
 
 def _leakage(row: Row, kind: Game) -> str:
@@ -236,12 +209,12 @@ def _leakage(row: Row, kind: Game) -> str:
     if entry is None:
         statuses = {status for one in row.of(kind) for status in one.statuses()}
         refused = "refused" if any(one.headline is not None for one in row.of(kind)) else ""
-        return next((WORDS.get(status, status) for status in _GRAVEST_FIRST if status in statuses), refused)
+        return next((STATUS.get(status, status) for status in _GRAVEST_FIRST if status in statuses), refused)
     if kind == "membership":
-        return _interval(entry.headline)
+        return interval(entry.headline)
     further = ((name, entry.figure(key)) for name, key in (("precision", "token_precision"), ("ROUGE-L", "rouge_l")))
     texts = (f"{name} {proportion(one.value)}" for name, one in further if one is not None and one.value is not None)
-    return ", ".join([f"recall {_interval(entry.headline)}{entry.mark}", *texts])
+    return ", ".join([f"recall {interval(entry.headline)}{entry.mark}", *texts])
 
 
 def _others(row: Row) -> str:
@@ -253,15 +226,11 @@ def _others(row: Row) -> str:
             continue
         blind = entry.baseline
         beside = f" (no view {proportion(blind.value)})" if blind is not None and blind.value is not None else ""
-        texts.append(f"{name}{entry.mark}: {game.label} {_interval(entry.headline)}{beside}")
+        texts.append(f"{name}{entry.mark}: {game.label} {interval(entry.headline)}{beside}")
     return "; ".join(texts)
 
 
 _GRAVEST_FIRST = ("error", "void", "refused", "nothing-opened", "not-applicable")
-
-
-def _interval(one: Leakage | None) -> str:
-    return with_interval(one.value, one.low, one.high) if one is not None else ""
 
 
 def _status(row: Row) -> str:
@@ -271,7 +240,7 @@ def _status(row: Row) -> str:
     texts = []
     for entry in row.entries:
         found = entry.statuses()
-        words = [WORDS.get(status, status) + (f" ({n})" if len(found) > 1 else "") for status, n in found.items()]
+        words = [STATUS.get(status, status) + (f" ({n})" if len(found) > 1 else "") for status, n in found.items()]
         texts.append(f"{escape(entry.attack)}{entry.mark} {', '.join(words)}")
     return ", ".join(texts)
 
@@ -285,9 +254,3 @@ def _remarks(chosen: Sequence[Row]) -> str:
         for result in row.results
         if result.status not in ("ok", "nothing-opened", "not-applicable")
     )
-
-
-def _table(headers: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    from tabulate import tabulate
-
-    return str(tabulate(cells, headers, tablefmt="pipe", disable_numparse=True))

@@ -16,7 +16,18 @@ from typing import Any
 
 from pydantic import Field
 
-from bench.board.words import BASELINE, COUNTED, DASH, HEADLINE, ability, escape, figure, preset, proportion, run_spec
+from bench.board.words import (
+    COUNTED,
+    STATUS,
+    ability,
+    escape,
+    figure,
+    preset,
+    proportion,
+    run_spec,
+    table,
+    with_interval,
+)
 from bench.core.files import folder_held, read_text, write_bytes, write_text
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugins
@@ -32,7 +43,6 @@ CELLS = ".jsonl.gz"
 #: hexadecimal digits that are kept of a digest
 DIGITS = 16
 HEADER = "<!-- Made by 'bench matrix' from the cells beside it. Edits are lost. -->"
-_WORDS = {"nothing-opened": DASH, "not-applicable": "n/a"}
 
 
 class Entry(Config):
@@ -63,31 +73,24 @@ class Entry(Config):
     scores_sha256: str | None = None
 
 
+#: what an entry has as its result has it
+_ALIKE = ("result", "run", "task", "defense", "attack", "adversary", "seed", "status", "fingerprint", "versions")
+
+
 def entry(result: Result, known: Mapping[str, str]) -> Entry:
     """The short line of a result. ``known``: the game that each attack plays."""
     game = known.get(result.attack, "membership")
-    headline, beside = figure(result, HEADLINE[game]), figure(result, BASELINE[game])
+    headline, beside = figure(result, GAMES[game].headline), figure(result, GAMES[game].baseline)
     spec = run_spec(result)
     return Entry(
-        result=result.result,
-        run=result.run,
-        task=result.task,
+        **{name: getattr(result, name) for name in _ALIKE},
         preset=preset(result),
-        defense=result.defense,
         settings=_settings(spec),
-        attack=result.attack,
         options=dict(result.spec.get("attack", {}).get("config", {})),
-        adversary=result.adversary,
-        seed=result.seed,
         game=game,
-        status=result.status,
-        value=_short(headline.value if headline else None),
-        low=_short(headline.low if headline else None),
-        high=_short(headline.high if headline else None),
+        **{end: _short(getattr(headline, end, None)) for end in ("value", "low", "high")},
         baseline=_short(beside.value if beside else None),
         seconds=result.cost.get("attack_s"),
-        fingerprint=result.fingerprint,
-        versions=result.versions,
         commit=result.provenance.get("commit"),
         scores_sha256=result.scores_sha256[:DIGITS] if result.scores_sha256 else None,
     )
@@ -215,8 +218,6 @@ Column = tuple[str, str]
 
 
 def _table(entries: Sequence[Entry]) -> str:
-    from tabulate import tabulate
-
     headings = _headings(entries)
     by_place: dict[tuple[str, str], dict[Column, list[Entry]]] = {}
     by_column: dict[Column, list[Entry]] = {}
@@ -234,7 +235,7 @@ def _table(entries: Sequence[Entry]) -> str:
         body.append([f"{escape(names[key])} ({seeds})", *cells])
     blind = [_blind(by_column[column]) for column in columns]
     heads = ["defense", *(escape(column[1]) for column in columns)]
-    return str(tabulate([*body, ["*blind*", *blind]], heads, tablefmt="pipe", disable_numparse=True))
+    return table([*body, ["*blind*", *blind]], heads, "pipe")
 
 
 def _asked(one: Entry) -> tuple[str, str]:
@@ -284,20 +285,13 @@ def _figure(entries: Sequence[Entry]) -> str:
         return ""
     if not known:
         statuses = sorted({e.status for e in entries})
-        return ", ".join(_WORDS.get(status, status) for status in statuses)
+        return ", ".join(STATUS.get(status, status) for status in statuses)
     if len(known) == 1:
-        one = known[0]
-        return _interval(one.value, one.low, one.high)
+        return with_interval(known[0].value, known[0].low, known[0].high)
     from bench.stats import Interval, combine
 
     mean = combine([Interval(e.value, e.low, e.high) for e in known], minimum=0.0, maximum=1.0)
-    return _interval(mean.value, mean.low, mean.high)
-
-
-def _interval(value: float | None, low: float | None, high: float | None) -> str:
-    if value is None:
-        return "refused"
-    return proportion(value) + ("" if low is None or high is None else f" [{proportion(low)}, {proportion(high)}]")
+    return with_interval(mean.value, mean.low, mean.high)
 
 
 def _blind(entries: Sequence[Entry]) -> str:

@@ -7,23 +7,10 @@ from collections.abc import Iterable, Sequence
 from io import StringIO
 from pathlib import Path
 
+from bench.board import words
 from bench.board.rows import Entry, Row, rows
-from bench.board.words import (
-    COUNTED,
-    ability,
-    counts,
-    duration,
-    is_audit,
-    number,
-    one_line,
-    proportion,
-    size,
-    utility_text,
-    with_interval,
-)
-from bench.board.words import figure as figure_of
 from bench.games.catalog import GAMES
-from bench.spec.result import Result
+from bench.spec.result import Leakage, Result
 
 #: an adversary as the subject of a sentence
 WHO = {
@@ -62,10 +49,10 @@ def _groups(results: Sequence[Result]) -> list[tuple[str, list[Row]]]:
     found: dict[str, list[Row]] = {}
     for task in sorted({result.task for result in results}):
         of_task = [result for result in results if result.task == task]
-        audits = [result for result in of_task if is_audit(result)]
-        for row in [*rows((r for r in of_task if not is_audit(r)), audits), *rows(audits)]:
+        audits = [result for result in of_task if words.is_audit(result)]
+        for row in [*rows((r for r in of_task if not words.is_audit(r)), audits), *rows(audits)]:
             settings = f", {', '.join(row.settings)}" if row.settings else ""
-            settings += ", with canaries" if is_audit(row.results[0]) else ""
+            settings += ", with canaries" if words.is_audit(row.results[0]) else ""
             seeds = ", ".join(map(str, row.seeds()))
             title = f"{row.defense} on {task} ({row.preset}{settings}), seed{'s' if ',' in seeds else ''} {seeds}"
             found.setdefault(title, []).append(row)
@@ -74,7 +61,13 @@ def _groups(results: Sequence[Result]) -> list[tuple[str, list[Row]]]:
 
 def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> str:
     title, chosen = group
-    lines = [one_line(title, 400), _table(chosen, terminal, width), *_utility(chosen), *_cost(chosen), *_power(chosen)]
+    lines = [
+        words.one_line(title, 400),
+        _table(chosen, terminal, width),
+        *_utility(chosen),
+        *_cost(chosen),
+        *_power(chosen),
+    ]
     lines += [f"{word}: {text}" for word, text in _remarks(chosen)]
     return "\n".join([*lines, "", meaning(chosen)])
 
@@ -90,7 +83,7 @@ def _table(chosen: Sequence[Row], terminal: bool, width: int | None) -> str:
         table.add_column(heading, overflow="fold", no_wrap=heading in ("adversary", "attack"))
     for row in chosen:
         for entry in row.entries:
-            table.add_row(*(Text(one_line(cell, 300)) for cell in _cells(row, entry)))
+            table.add_row(*(Text(words.one_line(cell, 300)) for cell in _cells(row, entry)))
     file = StringIO()
     shape = width if width is not None or terminal else _PLAIN_WIDTH
     Console(file=file, force_terminal=terminal, width=shape, no_color=not terminal, highlight=False).print(table)
@@ -100,14 +93,14 @@ def _table(chosen: Sequence[Row], terminal: bool, width: int | None) -> str:
 def _cells(row: Row, entry: Entry) -> tuple[str, ...]:
     read = dict.fromkeys(text for result in entry.results for text in result.reads)
     figure, beside = entry.headline, entry.baseline
-    leakage = f"{GAMES[entry.game].label} {with_interval(figure.value, figure.low, figure.high)}" if figure else "—"
+    leakage = f"{GAMES[entry.game].label} {words.interval(figure)}" if figure else "—"
     return (
         row.adversary,
         entry.attack + entry.mark,
         "; ".join(read) or "nothing",
         leakage,
-        counts(figure.n) if figure else "",
-        proportion(beside.value) if beside is not None and beside.value is not None else "",
+        words.counts(figure.n) if figure else "",
+        words.proportion(beside.value) if beside is not None and beside.value is not None else "",
         row.epsilon(),
         ", ".join(f"{status} ({n})" if len(entry.results) > 1 else status for status, n in entry.statuses().items()),
     )
@@ -116,8 +109,8 @@ def _cells(row: Row, entry: Entry) -> tuple[str, ...]:
 def _utility(chosen: Sequence[Row]) -> list[str]:
     """The utility of the group's trainings; the row with most of it speaks for all (they share their trainings)."""
     row = max(chosen, key=lambda one: len(one.utility()))
-    texts = "; ".join(utility_text(one) for one in row.utility())
-    learned = " - the model did not learn" if _learned(chosen) is False else ""
+    texts = "; ".join(words.utility_text(one) for one in row.utility())
+    learned = " - the model did not learn" if _did_not_learn(chosen) else ""
     return [f"utility: {texts}{learned}"] if texts else []
 
 
@@ -140,10 +133,8 @@ def _power(chosen: Sequence[Row]) -> list[str]:
     return [f"power: with {members}/{others} records an AUC under {least:.2f} is hardly told from guessing (80%)"]
 
 
-def _learned(chosen: Iterable[Row]) -> bool | None:
-    """False where any training did not learn; None where nothing is known."""
-    known = {result.learned for row in chosen for result in row.results} - {None}
-    return False if False in known else (True if known else None)
+def _did_not_learn(chosen: Iterable[Row]) -> bool:
+    return any(result.learned is False for row in chosen for result in row.results)
 
 
 def _cost(chosen: Sequence[Row]) -> list[str]:
@@ -151,14 +142,14 @@ def _cost(chosen: Sequence[Row]) -> list[str]:
     parts = []
     transfer, time = row.traffic(), row.seconds()
     if transfer is not None:
-        parts.append(f"{size(transfer[0])} up and {size(transfer[1])} down per silo and round")
+        parts.append(f"{words.size(transfer[0])} up and {words.size(transfer[1])} down per silo and round")
     if time is not None:
-        parts.append(f"training {duration(time[0])}, channel {duration(time[1])}")
+        parts.append(f"training {words.duration(time[0])}, channel {words.duration(time[1])}")
     cost = row.runs[0].cost
     if isinstance(cost.get("peak_bytes"), int):
-        parts.append(f"peak memory {size(cost['peak_bytes'])}")
+        parts.append(f"peak memory {words.size(cost['peak_bytes'])}")
     if isinstance(cost.get("tokens_per_second"), int | float):
-        parts.append(f"{number(cost['tokens_per_second'])} trained tokens/s")
+        parts.append(f"{words.number(cost['tokens_per_second'])} trained tokens/s")
     return [f"cost: {'; '.join(parts)}"] if parts else []
 
 
@@ -168,7 +159,7 @@ def _remarks(chosen: Sequence[Row]) -> list[tuple[str, str]]:
     for row in chosen:
         for result in row.results:
             if result.note and result.status not in ("ok", "nothing-opened"):
-                found[f"{result.status} ({result.adversary}, {result.attack}, seed {result.seed})"] = one_line(
+                found[f"{result.status} ({result.adversary}, {result.attack}, seed {result.seed})"] = words.one_line(
                     result.note
                 )
     simulated = sorted({name for row in chosen for result in row.results for name in result.simulated})
@@ -185,8 +176,8 @@ def meaning(chosen: Sequence[Row]) -> str:
             main = f"Against {_all(closed)} nothing opened here, but {main}; hiding uploads does not change that"
         elif _server_reads_no_more(chosen):
             main = f"The server read nothing but what is released, yet {main}"
-    elif any(row.worst("membership") for row in chosen):
-        main = _no_better(chosen)
+    elif best := _strongest(chosen, "membership"):
+        main = _no_better(best[0], best[2])
         if closed:
             main = f"Against {_all(closed)} nothing opened here, and {main}"
     elif closed:
@@ -194,25 +185,25 @@ def meaning(chosen: Sequence[Row]) -> str:
     else:
         main = ""
     sentences = [
-        _capital(text) + "."
+        f"{text[:1].upper()}{text[1:]}."
         for text in (main, _rebuilt(chosen), *_others(chosen), _audited(chosen), _unlearned(chosen), _failed(chosen))
         if text
     ]
     return " ".join(sentences) or "No figure was measured here."
 
 
-def _telling(chosen: Sequence[Row]) -> tuple[Row, Entry] | None:
+def _telling(chosen: Sequence[Row]) -> tuple[Row, Leakage] | None:
     """The least able adversary that does as well as the best one can't be told from, where that beats guessing."""
     found = []
     for row in chosen:
         entry = row.worst("membership")
         figure = entry.headline if entry else None
-        if entry and figure and figure.value is not None and figure.low is not None and figure.low > 0.5:
-            found.append((row, entry, figure.value, figure.low))
+        if figure and figure.value is not None and figure.low is not None and figure.low > 0.5:
+            found.append((row, figure, figure.value, figure.low))
     if not found:
         return None
     floor = max(found, key=lambda item: item[2])[3]
-    return next((row, entry) for row, entry, value, _ in found if value >= floor)
+    return next((row, figure) for row, figure, value, _ in found if value >= floor)
 
 
 def _server_reads_no_more(chosen: Sequence[Row]) -> bool:
@@ -221,75 +212,70 @@ def _server_reads_no_more(chosen: Sequence[Row]) -> bool:
     return bool(reads.get("server")) and reads["server"] == reads.get("outsider")
 
 
-def _says(row: Row, entry: Entry) -> str:
-    figure = entry.headline
-    assert figure is not None
-    n = f" (n={counts(figure.n)})" if figure.n else ""
-    auc = with_interval(figure.value, figure.low, figure.high)
-    return f"{WHO.get(row.adversary, row.adversary)} tells members from non-members with AUC {auc}{n}"
+def _strongest(chosen: Sequence[Row], game: str) -> tuple[Row, Entry, Leakage] | None:
+    """The strongest attack of a game over the rows, with its row and headline; None where none has a figure."""
+    found = [(row, entry, figure) for row in chosen if (entry := row.worst(game)) and (figure := entry.headline)]
+    return max(found, key=lambda item: item[1].strength or 0.0, default=None)
 
 
-def _no_better(chosen: Sequence[Row]) -> str:
-    scored = [(f.value, row, f) for row in chosen if (e := row.worst("membership")) and (f := e.headline)]
-    _, row, figure = max(scored, key=lambda item: item[0] or 0.0)
+def _says(row: Row, figure: Leakage) -> str:
+    n = f" (n={words.counts(figure.n)})" if figure.n else ""
+    return f"{_who(row.adversary)} tells members from non-members with AUC {words.interval(figure)}{n}"
+
+
+def _no_better(row: Row, figure: Leakage) -> str:
     return (
         "no adversary that was tried tells members from non-members better than guessing can explain (the largest AUC "
-        f"is {with_interval(figure.value, figure.low, figure.high)}, of {WHO.get(row.adversary, row.adversary)}): that "
-        "is what these attacks found, not a proof of privacy"
+        f"is {words.interval(figure)}, of {_who(row.adversary)}): that is what these attacks found, not a proof of "
+        "privacy"
     )
 
 
 def _rebuilt(chosen: Sequence[Row]) -> str:
     """The strongest reconstruction, where there is one, with its precision and the baseline's recall."""
-    found = [(e.strength, row, e) for row in chosen if (e := row.worst("reconstruction")) and e.strength]
-    if not found:
+    found = _strongest(chosen, "reconstruction")
+    if found is None or not found[1].strength:
         return ""
-    _, row, entry = max(found, key=lambda item: item[0] or 0.0)
-    figure, precision, baseline = entry.headline, entry.figure("token_precision"), entry.baseline
-    assert figure is not None
-    parts = [
-        f"{WHO.get(row.adversary, row.adversary)} recovers "
-        f"{with_interval(figure.value, figure.low, figure.high)} of the tokens of a training batch"
-    ]
+    row, entry, figure = found
+    precision, baseline = entry.figure("token_precision"), entry.baseline
+    parts = [f"{_who(row.adversary)} recovers {words.interval(figure)} of the tokens of a training batch"]
     if precision is not None and precision.value is not None:
-        parts.append(f"{proportion(precision.value)} of the tokens that it names are right")
+        parts.append(f"{words.proportion(precision.value)} of the tokens that it names are right")
     if baseline is not None and baseline.value is not None:
-        parts.append(f"a baseline that sees no update recovers {proportion(baseline.value)}")
+        parts.append(f"a baseline that sees no update recovers {words.proportion(baseline.value)}")
     return "; ".join(parts)
 
 
 def _others(chosen: Sequence[Row]) -> list[str]:
     """Of every further game the strongest figure, beside what a guesser without a view reaches."""
-    found = []
+    texts = []
     for name, game in GAMES.items():
-        if name in ("membership", "reconstruction", "audit"):
-            continue
-        scored = [(e.strength, row, e) for row in chosen if (e := row.worst(name)) and e.strength is not None]
-        if not scored:
-            continue
-        _, row, entry = max(scored, key=lambda item: item[0] or 0.0)
-        figure, blind = entry.headline, entry.baseline
-        assert figure is not None
-        beside = f" (without a view {proportion(blind.value)})" if blind and blind.value is not None else ""
-        reached = f"{game.label} {with_interval(figure.value, figure.low, figure.high)}{beside}"
-        found.append(f"in the {name} game {WHO.get(row.adversary, row.adversary)} reaches {reached}")
-    return found
+        found = _strongest(chosen, name) if name not in ("membership", "reconstruction", "audit") else None
+        if found is not None:
+            row, entry, figure = found
+            blind = entry.baseline
+            beside = f" (without a view {words.proportion(blind.value)})" if blind and blind.value is not None else ""
+            reached = f"{game.label} {words.interval(figure)}{beside}"
+            texts.append(f"in the {name} game {_who(row.adversary)} reaches {reached}")
+    return texts
 
 
 def _audited(chosen: Sequence[Row]) -> str:
     """The largest proven bound, beside the claim and what could have been shown."""
-    found = [(f.value, row, result) for row in chosen for result in row.results if (f := figure_of(result, "epsilon"))]
-    known = [(value, row, result) for value, row, result in found if value is not None and is_audit(result)]
+    found = [
+        (f.value, row, result) for row in chosen for result in row.results if (f := words.figure(result, "epsilon"))
+    ]
+    known = [(value, row, result) for value, row, result in found if value is not None and words.is_audit(result)]
     if not known:
         return ""
     value, row, result = max(known, key=lambda item: item[0])
-    said, limit = result.audit or {}, figure_of(result, "epsilon_limit")
+    said, limit = result.audit or {}, words.figure(result, "epsilon_limit")
     most = f" (every guess right would have shown {limit.value:.2g})" if limit and limit.value is not None else ""
-    who = WHO.get(row.adversary, row.adversary)
+    who = _who(row.adversary)
     if value == 0:
         proof = f"the audit proves nothing of what {who} learns{most}, which is no proof of privacy"
     else:
-        unit = one_line(str(said.get("unit", "record")))
+        unit = words.one_line(str(said.get("unit", "record")))
         proof = f"the audit proves, at 95%, that a {unit}'s epsilon towards {who} is at least {value:.2g}{most}"
     claim = result.claim.epsilon if result.claim is not None else None
     if claim is None:
@@ -300,21 +286,22 @@ def _audited(chosen: Sequence[Row]) -> str:
 
 
 def _unlearned(chosen: Sequence[Row]) -> str:
-    if _learned(chosen) is not False:
-        return ""
-    return "the model is no better than the base model, so low leakage here says nothing for the defense"
+    says = "the model is no better than the base model, so low leakage here says nothing for the defense"
+    return says if _did_not_learn(chosen) else ""
 
 
 def _failed(chosen: Sequence[Row]) -> str:
     results = [result for row in chosen for result in row.results]
-    lost = [r for r in results if r.status not in COUNTED and r.status not in ("nothing-opened", "not-applicable")]
+    lost = [
+        r for r in results if r.status not in words.COUNTED and r.status not in ("nothing-opened", "not-applicable")
+    ]
     return f"of {len(results)} results {len(lost)} could not be had, and nothing follows for them" if lost else ""
 
 
 def _all(adversaries: Sequence[str]) -> str:
-    names = [WHO.get(name, name) for name in sorted(adversaries, key=ability)]
+    names = [_who(name) for name in sorted(adversaries, key=words.ability)]
     return " or ".join(names) if len(names) < 3 else ", ".join(names[:-1]) + f" or {names[-1]}"
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def _who(adversary: str) -> str:
+    return WHO.get(adversary, adversary)

@@ -8,22 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.board.words import (
-    BASELINE,
-    COUNTED,
-    HEADLINE,
-    Game,
-    ability,
-    audit_text,
-    epsilon,
-    figure,
-    game,
-    games,
-    preset,
-    run_spec,
-    seconds,
-    traffic,
-)
+from bench.board import words
+from bench.games.catalog import GAMES
 from bench.spec.config import canonical_json, digest
 from bench.spec.result import Leakage, Result, Utility
 
@@ -33,7 +19,7 @@ class Entry:
     """One attack in one row: its results, by seed."""
 
     attack: str
-    game: Game
+    game: words.Game
     results: tuple[Result, ...]
 
     def figure(self, name: str) -> Leakage | None:
@@ -41,7 +27,7 @@ class Entry:
 
         None where no counted result has the figure. A figure that any run refuses is refused.
         """
-        found = [(r, figure(r, name)) for r in self.results if r.status in COUNTED]
+        found = [(r, words.figure(r, name)) for r in self.results if r.status in words.COUNTED]
         known = [one for _, one in found if one is not None]
         if len(known) < 2:
             return known[0] if known else None
@@ -55,11 +41,11 @@ class Entry:
 
     @property
     def headline(self) -> Leakage | None:
-        return self.figure(HEADLINE[self.game])
+        return self.figure(GAMES[self.game].headline)
 
     @property
     def baseline(self) -> Leakage | None:
-        return self.figure(BASELINE[self.game])
+        return self.figure(GAMES[self.game].baseline)
 
     @property
     def strength(self) -> float | None:
@@ -91,12 +77,12 @@ class Row:
     def results(self) -> tuple[Result, ...]:
         return tuple(result for entry in self.entries for result in entry.results)
 
-    def worst(self, kind: Game) -> Entry | None:
+    def worst(self, kind: words.Game) -> Entry | None:
         """The strongest attack of a game; None where none has a figure."""
         scored = [(strength, entry) for entry in self.of(kind) if (strength := entry.strength) is not None]
         return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
-    def of(self, kind: Game) -> list[Entry]:
+    def of(self, kind: words.Game) -> list[Entry]:
         return [entry for entry in self.entries if entry.game == kind]
 
     @property
@@ -123,15 +109,15 @@ class Row:
         claims = [result.claim for result in self.results if result.claim is not None]
         if not claims and all(r.status in ("error", "not-applicable") for r in self.results):
             return ""
-        return "; ".join(text for text in (epsilon(claims or [None]), audit_text(self.audits)) if text)
+        return "; ".join(text for text in (words.epsilon(claims or [None]), words.audit_text(self.audits)) if text)
 
     def traffic(self) -> tuple[float, float] | None:
         """Mean bytes (up, down) per silo and round."""
-        return _mean_pair([traffic(run.cost) for run in self.runs])
+        return _mean_pair([words.traffic(run.cost) for run in self.runs])
 
     def seconds(self) -> tuple[float, float] | None:
         """Mean wall seconds (training, channel) of a run."""
-        return _mean_pair([seconds(run.cost) for run in self.runs])
+        return _mean_pair([words.seconds(run.cost) for run in self.runs])
 
     def seeds(self) -> tuple[int, ...]:
         return tuple(sorted({result.seed for result in self.results}))
@@ -155,18 +141,24 @@ def rows(results: Iterable[Result], audits: Iterable[Result] = ()) -> list[Row]:
 
     ``audits``: results of runs with canaries; each is shown by the row of its adversary and training, if there is one.
     """
-    ordered = sorted(results, key=lambda r: (r.adversary, preset(r), r.defense, r.attack, r.seed, r.result))
-    known = games(ordered)
+    ordered = sorted(results, key=lambda r: (r.adversary, words.preset(r), r.defense, r.attack, r.seed, r.result))
+    known = words.games(ordered)
     settings = _settings(ordered)
     grouped: dict[tuple[str, str, str, tuple[str, ...], str], list[Result]] = {}
     for result in ordered:
         # the spec's digest keeps trainings apart whose settings read the same (one lacks a key that the other has)
-        key = (result.adversary, preset(result), result.defense, settings[result.result], digest(run_spec(result)))
+        key = (
+            result.adversary,
+            words.preset(result),
+            result.defense,
+            settings[result.result],
+            digest(words.run_spec(result)),
+        )
         grouped.setdefault(key, []).append(result)
-    keys = sorted(grouped, key=lambda key: (ability(key[0]), *key[1:]))
+    keys = sorted(grouped, key=lambda key: (words.ability(key[0]), *key[1:]))
     audited: dict[tuple[str, str], list[Result]] = {}
     for audit in sorted(audits, key=lambda r: r.result):
-        plain = {name: value for name, value in run_spec(audit).items() if name != "variant"}
+        plain = {name: value for name, value in words.run_spec(audit).items() if name != "variant"}
         audited.setdefault((audit.adversary, digest(plain)), []).append(audit)
     return [
         Row(key[0], key[2], key[1], key[3], _entries(grouped[key], known), tuple(audited.get((key[0], key[4]), ())))
@@ -174,22 +166,22 @@ def rows(results: Iterable[Result], audits: Iterable[Result] = ()) -> list[Row]:
     ]
 
 
-def _entries(results: Sequence[Result], known: Mapping[str, Game]) -> tuple[Entry, ...]:
+def _entries(results: Sequence[Result], known: Mapping[str, words.Game]) -> tuple[Entry, ...]:
     grouped: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         grouped.setdefault((result.attack, canonical_json(result.spec.get("attack"))), []).append(result)
-    return tuple(Entry(key[0], game(found[0], known), tuple(found)) for key, found in sorted(grouped.items()))
+    return tuple(Entry(key[0], words.game(found[0], known), tuple(found)) for key, found in sorted(grouped.items()))
 
 
 def _settings(results: Sequence[Result]) -> dict[str, tuple[str, ...]]:
     """For each result id the settings, as ``key=value``, in which results of its preset differ."""
-    flat = {result.result: dict(flatten(run_spec(result))) for result in results}
+    flat = {result.result: dict(flatten(words.run_spec(result))) for result in results}
     values: dict[tuple[str, str], set[str]] = {}
     for result in results:
         for key, value in flat[result.result].items():
-            values.setdefault((preset(result), key), set()).add(value)
+            values.setdefault((words.preset(result), key), set()).add(value)
     return {
-        r.result: tuple(f"{k}={v}" for k, v in sorted(flat[r.result].items()) if len(values[preset(r), k]) > 1)
+        r.result: tuple(f"{k}={v}" for k, v in sorted(flat[r.result].items()) if len(values[words.preset(r), k]) > 1)
         for r in results
     }
 

@@ -11,13 +11,12 @@ from bench.spec.result import Claim, Leakage, Result, Utility
 from bench.spec.run import ADVERSARIES
 
 DASH = "—"
+#: what statuses are called in tables
+STATUS = {"nothing-opened": DASH, "not-applicable": "n/a"}
 #: statuses under which a row's figures count
 COUNTED = frozenset({"ok", "thinned"})
 #: a game's name (``bench.games.catalog``)
 Game = str
-HEADLINE: Mapping[Game, str] = {name: game.headline for name, game in GAMES.items()}
-#: the same figure of a baseline that sees no view
-BASELINE: Mapping[Game, str] = {name: game.baseline for name, game in GAMES.items()}
 
 
 def figure(result: Result, name: str) -> Leakage | None:
@@ -27,15 +26,15 @@ def figure(result: Result, name: str) -> Leakage | None:
 
 def game(result: Result, known: Mapping[str, Game] | None = None) -> Game:
     """The game a result's attack plays: by its figures, else by ``known`` (attack: game), else membership."""
-    for name, headline in HEADLINE.items():
-        if figure(result, headline) is not None:
+    for name, game in GAMES.items():
+        if figure(result, game.headline) is not None:
             return name
     return (known or {}).get(result.attack, "membership")
 
 
 def games(results: Iterable[Result]) -> dict[str, Game]:
     """Which game each attack plays, from the results that have figures."""
-    return {r.attack: game(r) for r in results if any(figure(r, name) for name in HEADLINE.values())}
+    return {r.attack: game(r) for r in results if any(figure(r, one.headline) for one in GAMES.values())}
 
 
 def proportion(value: float) -> str:
@@ -53,6 +52,11 @@ def with_interval(value: float | None, low: float | None, high: float | None) ->
     if low is None or high is None:
         return proportion(value)
     return f"{proportion(value)} [{proportion(low)}, {proportion(high)}]"
+
+
+def interval(one: Leakage | None) -> str:
+    """``with_interval`` of a figure; empty where there is none."""
+    return with_interval(one.value, one.low, one.high) if one is not None else ""
 
 
 def number(value: float) -> str:
@@ -176,3 +180,10 @@ def one_line(text: str, most: int = 200) -> str:
 def escape(text: str) -> str:
     """Text from a file as one line of Markdown: nothing in it is markup, and it can't leave its table cell."""
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", one_line(text)).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def table(cells: Iterable[Any], heads: Sequence[str] | str, style: str = "simple") -> str:
+    """A plain table; numbers stand as they are written. ``heads``: of the columns, or "keys" where cells are dicts."""
+    from tabulate import tabulate
+
+    return tabulate(cells, headers=heads, tablefmt=style, disable_numparse=True)

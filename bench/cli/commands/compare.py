@@ -7,6 +7,7 @@ from argparse import Namespace
 
 from bench.board.compare import compare, lines
 from bench.board.leaderboard import load
+from bench.board.words import table
 from bench.core.errors import UsageError
 from bench.spec.result import Result
 from bench.store.committed import read_sheet
@@ -32,10 +33,8 @@ def main(args: Namespace) -> int:
         for row in found:
             print(json.dumps(row.to_json()))
         return 0
-    from tabulate import tabulate
-
     print(f"{args.first} less {args.second}, on the same candidates under the same planting")
-    print(tabulate(lines(found), headers=HEADS, disable_numparse=True))
+    print(table(lines(found), HEADS))
     print(
         "\nOne seed compares two models on these records; 'seen from' is the smallest difference that they could have "
         "shown (80% power). Five seeds or more speak of the defenses."

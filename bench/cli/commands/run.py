@@ -109,13 +109,11 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    from tabulate import tabulate
-
-    from bench.board.words import duration, size
+    from bench.board.words import duration, size, table
 
     body = []
     for r in rows:
         left = ["yes", "", ""] if r["stored"] else ["no", duration(r["seconds"]), size(r["bytes"])]
         body.append([r["task"], r["defense"], r["attack"], r["adversary"], r["seed"], *left])
     heads = ["task", "defense", "attack", "adversary", "seed", "stored", "time", "disk"]
-    return tabulate(body, headers=heads, disable_numparse=True)
+    return table(body, heads)

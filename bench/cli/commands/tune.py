@@ -29,14 +29,14 @@ def main(args: Namespace) -> int:
 
 
 def _show(trials: list[Trial], store: Store) -> None:
-    from tabulate import tabulate
+    from bench.board.words import table
 
     chosen = best(trials)
     body = [
         [t.defense, t.sets, f"{t.value:.4g}", f"{t.base:.4g}", "best" if t is chosen[t.defense] else ""] for t in trials
     ]
     heads = ["defense", "setting", f"validation {trials[0].metric}", "base model", ""]
-    print(tabulate(body, headers=heads, disable_numparse=True))
+    print(table(body, heads))
     print()
     for name, trial in chosen.items():
         print(f"{name}: {trial.sets}")
