@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from bench.board.markdown import HEADER, index, page
 from bench.board.words import is_audit, preset, run_spec
 from bench.core.errors import UsageError
-from bench.core.files import read_bytes, read_text, write_bytes, write_text, writing
+from bench.core.files import read_text, remove, write_changed
 from bench.plugins.find import Plugins
 from bench.plugins.versions import Versions
 from bench.spec.config import digest
@@ -129,13 +129,10 @@ def check(folder: Path, rendered: Mapping[str, str]) -> Check:
 
 def write(folder: Path, rendered: Mapping[str, str]) -> tuple[str, ...]:
     """Write what changed and remove pages of tasks that are gone. Returns the names written or removed."""
-    changed = [name for name in sorted(rendered) if read_text(folder / name) != rendered[name]]
-    for name in changed:
-        write_text(folder / name, rendered[name])
+    changed = [name for name in sorted(rendered) if write_changed(folder / name, rendered[name].encode())]
     gone = sorted(set(_made_here(folder)) - set(rendered))
     for name in gone:
-        with writing(folder / name):
-            (folder / name).unlink()
+        remove(folder / name)
     return (*changed, *gone)
 
 
@@ -161,7 +158,7 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
     companions: dict[Path, bytes] = {}
     changed = []
     for result_id in dict.fromkeys(result_ids):
-        result = _stored(store, result_id)
+        result = stored(store, result_id)
         former = committed.get(result_id)
         if former is not None and same(former, result):
             continue
@@ -175,10 +172,12 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
         companions |= _companions(store, result, folder)
         changed.append(result)
     for path, data in companions.items():
-        if read_bytes(path) != data:
-            write_bytes(path, data)
+        write_changed(path, data)
     for path, lines in files.items():
-        _write_lines(path, lines)
+        if lines:
+            write_changed(path, "".join(f"{lines[key].to_json()}\n" for key in sorted(lines)).encode())
+        else:
+            remove(path)
     _drop_sheets(folder, [committed[r.result] for r in changed if r.result in committed], files)
     return tuple(changed)
 
@@ -187,12 +186,11 @@ def _drop_sheets(folder: Path, replaced: Iterable[Result], files: Mapping[Path, 
     """Remove the sheets of replaced results that no other result has."""
     used = {result.scores_sha256 for lines in files.values() for result in lines.values()}
     for unused in {r.scores_sha256 for r in replaced} - used - {None}:
-        path = sheet_path(folder, str(unused))
-        with writing(path):
-            path.unlink(missing_ok=True)
+        remove(sheet_path(folder, str(unused)))
 
 
-def _stored(store: Store, result_id: str) -> Result:
+def stored(store: Store, result_id: str) -> Result:
+    """A result of the store. Raises UsageError where it has none of that id."""
     result = store.result(result_id)
     if result is None:
         raise UsageError(f"The store {store.root} has no result {result_id}: run it first, or name its store.")
@@ -238,12 +236,3 @@ def planting_of(result: Result) -> str | None:
         return spec.planting_id(result.seed)
     named = result.provenance.get("planting")
     return named if isinstance(named, str) and re.fullmatch(r"[0-9a-f]{8,64}", named) else None
-
-
-def _write_lines(path: Path, lines: Mapping[str, Result]) -> None:
-    text = "".join(f"{lines[key].to_json()}\n" for key in sorted(lines))
-    if not text:
-        with writing(path):
-            path.unlink(missing_ok=True)
-    elif read_text(path) != text:
-        write_text(path, text)

@@ -28,7 +28,7 @@ from bench.board.words import (
     table,
     with_interval,
 )
-from bench.core.files import folder_held, read_text, write_bytes, write_text
+from bench.core.files import folder_held, write_bytes, write_changed
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugins
 from bench.plugins.versions import Versions, taking_part
@@ -159,9 +159,8 @@ def save(file: Path, entries: Mapping[str, Entry], plugins: Plugins) -> None:
     text = "".join(f"{canonical_json(entries[key])}\n" for key in sorted(entries))
     if read_packed(file) != text:
         write_bytes(file, pack(text))
-    page, where = render(list(entries.values()), stale(entries.values(), plugins)), page_of(file)
-    if read_text(where) != page:
-        write_text(where, page)
+    page = render(list(entries.values()), stale(entries.values(), plugins))
+    write_changed(page_of(file), page.encode())
 
 
 def add(folder: Path, results: Iterable[Result], known: Mapping[str, str], plugins: Plugins) -> dict[Path, int]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.board.leaderboard import load, read_lines
+from bench.board.leaderboard import load, read_lines, stored
 from bench.board.words import figure, one_line
 from bench.core.errors import UsageError
 from bench.games.catalog import GAMES
@@ -73,8 +73,10 @@ def verify(result: Result, scores: str | None, audits: int = 1) -> Verdict:
     found = sha256(scores)
     if found != result.scores_sha256:
         return Verdict(result, "differs", (f"its scores were altered: their SHA-256 is {found}",))
+    from bench.games.sheet import load as load_sheet
+
     try:
-        sheet = _sheet(scores)
+        sheet = load_sheet(scores)
         problems = _compare(result, sheet)
         refuted = _refuted(result, sheet, FAMILY / max(audits, 1))
     except UsageError as error:
@@ -82,12 +84,6 @@ def verify(result: Result, scores: str | None, audits: int = 1) -> Verdict:
     if problems:
         return Verdict(result, "differs", (*problems, *refuted))
     return Verdict(result, "refuted" if refuted else "verified", tuple(refuted))
-
-
-def _sheet(scores: str) -> Sheet:
-    from bench.games.sheet import load as load_sheet
-
-    return load_sheet(scores)
 
 
 def _refuted(result: Result, sheet: Sheet, significance: float) -> list[str]:
@@ -181,7 +177,7 @@ def verify_all(sources: Sequence[Source]) -> list[Verdict]:
 
 def of_store(store: Store, result_ids: Iterable[str] = ()) -> list[Source]:
     """Stored results: those named, or all. Raises UsageError on an id that the store does not have."""
-    wanted = [_stored(store, result_id) for result_id in result_ids] or list(store.results())
+    wanted = [stored(store, result_id) for result_id in result_ids] or list(store.results())
     return [Source(result, _reader(store.root)) for result in wanted]
 
 
@@ -214,13 +210,6 @@ def verify_leaderboards(folder: Path) -> list[Verdict]:
 def exit_code(verdicts: Iterable[Verdict]) -> int:
     """0 where everything that states a figure was verified, else 1."""
     return 0 if all(verdict.good for verdict in verdicts) else 1
-
-
-def _stored(store: Store, result_id: str) -> Result:
-    result = store.result(result_id)
-    if result is None:
-        raise UsageError(f"The store {store.root} has no result {result_id}.")
-    return result
 
 
 def _reader(*folders: Path) -> Callable[[Result], str | None]:

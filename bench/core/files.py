@@ -55,6 +55,20 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
         _sync_folder(path.parent)
 
 
+def write_changed(path: Path, data: bytes) -> bool:
+    """``write_bytes`` where ``path`` does not hold ``data`` already; whether that was so."""
+    changed = read_bytes(path) != data
+    if changed:
+        write_bytes(path, data)
+    return changed
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there. Raises UsageError as ``write_bytes`` does."""
+    with writing(path):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def folder_held(folder: Path) -> Iterator[None]:
     """Wait until no other process holds ``folder`` (made where it is missing), and hold it; the system releases what a

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench import stats
 from bench.games.audit_sheet import COUNTED, AuditSheet, Floats
@@ -48,14 +49,18 @@ def counts(sheet: AuditSheet, values: Floats) -> tuple[Counts, ...]:
     """What guessing by ``values`` (n,) gets right, by coalition. Equal values stand in the order of ids, which are
     given to canaries before their coins are tossed."""
     found = []
-    numbers = np.array(sheet.coalitions)
-    for number in np.unique(numbers):
-        rows = numbers == number
+    for rows in _coalitions(sheet):
         total = int(rows.sum())
         halves = [_half(total, share) for share in sheet.shares]
         outcomes = tuple(stats.one_run_guesses(values[rows], sheet.member[rows], half, half) for half in halves)
         found.append(Counts(total, outcomes))
     return tuple(found)
+
+
+def _coalitions(sheet: AuditSheet) -> list[NDArray[np.bool_]]:
+    """Of each coalition, which rows (n,) of the sheet are its canaries."""
+    numbers = np.array(sheet.coalitions)
+    return [numbers == number for number in np.unique(numbers)]
 
 
 def refutes(sheet: AuditSheet, epsilon: float, delta: float, significance: float) -> bool:
@@ -169,10 +174,9 @@ def _of_all(sheet: AuditSheet, found: Sequence[Counts]) -> dict[str, int]:
 
 def _estimate(sheet: AuditSheet, row: Callable[[str, float | None, str], Leakage]) -> Leakage:
     """Epsilon between two normal distributions; the mean over coalitions, whose scores need not have one scale."""
-    values, numbers = sheet.scores[COUNTED], np.array(sheet.coalitions)
-    made = []
-    for number in np.unique(numbers):
-        sides = [values[(numbers == number) & (sheet.member == side)] for side in (True, False)]
+    values, made = sheet.scores[COUNTED], []
+    for rows in _coalitions(sheet):
+        sides = [values[rows & (sheet.member == side)] for side in (True, False)]
         if min(map(len, sides)) < 2 or min(float(side.std()) for side in sides) == 0 or sheet.delta == 0:
             return row("epsilon_gaussian", None, f"too few canaries, or scores all alike, to fit; {ASSUMED}")
         (mean_in, sd_in), (mean_out, sd_out) = ((float(s.mean()), float(s.std(ddof=1))) for s in sides)
@@ -183,19 +187,14 @@ def _estimate(sheet: AuditSheet, row: Callable[[str, float | None, str], Leakage
 def _exposure(sheet: AuditSheet, row: Callable[[str, float | None, str], Leakage]) -> Leakage:
     """Mean exposure (Carlini et al. 2019, sec. 4.4) of the canaries that are in, each ranked among those that are out
     with the same coalition, which are draws from the same space."""
-    values, numbers = sheet.scores[COUNTED], np.array(sheet.coalitions)
-    bits = [
-        stats.exposure(stats.exposure_rank(float(score), out), len(out) + 1)
-        for out, inside in (
-            (values[(numbers == number) & ~sheet.member], values[(numbers == number) & sheet.member])
-            for number in np.unique(numbers)
-        )
-        for score in inside
-        if len(out)
-    ]
+    values, coalitions, bits = sheet.scores[COUNTED], _coalitions(sheet), []
+    for rows in coalitions:
+        out, inside = values[rows & ~sheet.member], values[rows & sheet.member]
+        if len(out):
+            bits += [stats.exposure(stats.exposure_rank(float(score), out), len(out) + 1) for score in inside]
     if not bits:
         return row("canary_exposure", None, "every canary is in, or none")
-    most = math.log2(1 + int((~sheet.member).sum() / len(np.unique(numbers))))
+    most = math.log2(1 + int((~sheet.member).sum() / len(coalitions)))
     note = f"bits, mean over canaries that are in, each ranked among those that are out; at most {most:.2f}"
     return row("canary_exposure", float(np.mean(bits)), note)
 

@@ -15,8 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bench import stats
 from bench.core.errors import SiloBenchError, UsageError
-from bench.corpus.planting import Planting, Queries, plant, queries
-from bench.games.noview import FITTED, baseline
+from bench.games.noview import FITTED
 from bench.spec import canonical as form
 from bench.spec.canonical import SHEET
 from bench.spec.foreign import Integer
@@ -277,19 +276,3 @@ def _row(name: str, interval: stats.Interval, n: dict[str, int], chosen: tuple[s
         reported = chosen[0] if chosen[0] == chosen[1] else f"{chosen[0]} on one fold, {chosen[1]} on the other"
         note = "; ".join(part for part in (f"score: {reported}", interval.note) if part)
     return Leakage(name=name, value=interval.value, low=interval.low, high=interval.high, n=n, note=note)
-
-
-__all__ = [
-    "FPRS",
-    "VOID_P",
-    "MembershipSheet",
-    "Planting",
-    "Queries",
-    "Scored",
-    "baseline",
-    "leakage",
-    "make_sheet",
-    "paired",
-    "plant",
-    "queries",
-]

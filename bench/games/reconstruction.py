@@ -19,12 +19,10 @@ from bench.corpus.clusters import UnionFind
 from bench.games.membership import Scored
 from bench.games.reconstruction_grading import Graded, grade
 from bench.games.reconstruction_sheet import (
-    GAME,
     RECORD_FAILURE,
     RECORD_FIGURES,
     TARGET_FAILURE,
     TARGET_FIGURES,
-    VERSION,
     GradedTarget,
     Grades,
     ReconstructionSheet,
@@ -79,14 +77,4 @@ def _groups(targets: Sequence[GradedTarget]) -> list[int]:
     return [union.find(number) for number in range(len(targets))]
 
 
-__all__ = [
-    "BASELINE",
-    "GAME",
-    "RECORD_FIGURES",
-    "TARGET_FIGURES",
-    "VERSION",
-    "Graded",
-    "ReconstructionSheet",
-    "grade",
-    "leakage",
-]
+__all__ = ["BASELINE", "Graded", "grade", "leakage"]

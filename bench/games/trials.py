@@ -99,10 +99,8 @@ def _understood(value: _Text) -> TrialSheet:
 
 def leakage(sheet: TrialSheet) -> Scored:
     """Means over trials of every figure, of each kind by itself (``figure:kind``), then the baseline's."""
-    rows: list[Leakage] = []
-    for suffix, side in (("", _answers(sheet)), (BASELINE, [t.baseline for t in sheet.trials])):
-        rows += _means(sheet, side, suffix)
-    return Scored(tuple(rows))
+    answers, baseline = [t.answer for t in sheet.trials], [t.baseline for t in sheet.trials]
+    return Scored((*_means(sheet, answers, ""), *_means(sheet, baseline, BASELINE)))
 
 
 def _means(sheet: TrialSheet, side: Sequence[Grades | None], suffix: str) -> list[Leakage]:
@@ -142,10 +140,6 @@ def make_sheet(
                 raise SiloBenchError("a grade lies outside [0, 1]")
     order = tuple(figures)
     return TrialSheet(game, order, tuple(sorted(trials, key=lambda t: form.write({"t": _row(t, order)}))), over)
-
-
-def _answers(sheet: TrialSheet) -> list[Grades | None]:
-    return [trial.answer for trial in sheet.trials]
 
 
 def _row(trial: Trial, figures: Sequence[str]) -> list[Any]:
