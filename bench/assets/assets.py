@@ -16,19 +16,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from bench.assets.cache import (
-    RECORD_SUFFIX,
-    cache_dir,
-    check,
-    making,
-    note,
-    remembered_sha256,
-    sha256_file,
-    write_atomically,
-)
+from bench.assets.cache import RECORD_SUFFIX, cache_dir, check, making, note, remembered_sha256, sha256_file
 from bench.assets.wheels import WheelFile, fetch
 from bench.core.errors import SiloBenchError, UsageError, unknown_name
-from bench.spec.config import canonical_json
+from bench.core.files import write_text
+from bench.spec.config import digest
 from bench.spec.run import ModelSpec
 
 #: SmolLM2-135M-Instruct, 4-bit (Q4_1), as packaged for the index
@@ -93,7 +85,11 @@ class Assets:
     def model(self, spec: ModelSpec) -> ModelSource:
         """Resolve ``smollm2-135m``, ``tiny``, ``hf:org/name`` or a local directory. Raises UsageError."""
         if spec.name.startswith("hf:"):
-            return _from_hub(spec, self.quiet)
+            from bench.assets.hub import snapshot
+
+            path, revision = snapshot(spec.name[3:], spec.revision, (*_IDENTITY, *_TOKENIZER), self.quiet)
+            _require_safetensors(path, spec.name)
+            return ModelSource(path, spec.name, revision, None, "as the model's page on the hub says")
         if spec.name not in NAMES:
             return self._local(spec)
         if spec.revision is not None:
@@ -164,7 +160,7 @@ class Assets:
                 found[file.name] = remembered_sha256(file, self.cache / "digests" / f"{key}.json")
             except OSError as error:
                 raise UsageError(f"The model's file {file} can't be read ({error.strerror}).") from None
-        return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+        return digest(found, 64)
 
 
 def _matching(path: Path, patterns: tuple[str, ...]) -> list[Path]:
@@ -189,16 +185,7 @@ def _tiny() -> ModelSource:
     if not (path / "config.json").is_file():
         raise SiloBenchError(f"This installation lacks the packaged model 'tiny' ({path}); reinstall silobench.")
     found = {file.name: sha256_file(file) for file in _matching(path, _IDENTITY + _TOKENIZER)}
-    return ModelSource(path, "tiny", None, hashlib.sha256(canonical_json(found).encode()).hexdigest(), "Apache-2.0")
-
-
-def _from_hub(spec: ModelSpec, quiet: bool) -> ModelSource:
-    from bench.assets.hub import snapshot
-
-    name = spec.name.removeprefix("hf:")
-    path, revision = snapshot(name, spec.revision, (*_IDENTITY, *_TOKENIZER), quiet)
-    _require_safetensors(path, spec.name)
-    return ModelSource(path, spec.name, revision, None, "as the model's page on the hub says")
+    return ModelSource(path, "tiny", None, digest(found, 64), "Apache-2.0")
 
 
 def _write_manifest(directory: Path) -> None:
@@ -206,7 +193,7 @@ def _write_manifest(directory: Path) -> None:
     for file in sorted(directory.iterdir()):
         file.chmod(0o644)  # safetensors writes files that only their owner can read; a cache may be shared
         found[file.name] = sha256_file(file)
-    write_atomically(directory / "manifest.json", json.dumps({"version": 1, "files": found}, indent=1).encode())
+    write_text(directory / "manifest.json", json.dumps({"version": 1, "files": found}, indent=1))
 
 
 def _read_manifest(directory: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Files in the per-user cache: checked before use, written atomically, locked while they are made.
+"""Files in the per-user cache: checked before use, locked while they are made.
 
 Beside every cached file lies ``NAME.checked.json`` with the size and modification time at which its SHA-256 was last
 found right. While both still hold, the file is not hashed again; where they differ, it is.
@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from bench.core.errors import UsageError
+from bench.core.files import write_text
 
 #: ends the names of the records, which lie beside the files
 RECORD_SUFFIX = ".checked.json"
@@ -50,9 +51,8 @@ def remembered_sha256(path: Path, record: Path) -> str:
     if {key: known.get(key) for key in now} == now and isinstance(known.get("sha256"), str):
         return str(known["sha256"])
     sha256 = sha256_file(path)
-    with suppress(OSError):
-        record.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(record, json.dumps({**now, "sha256": sha256}).encode())
+    with suppress(UsageError):
+        write_text(record, json.dumps({**now, "sha256": sha256}))
     return sha256
 
 
@@ -81,17 +81,6 @@ def check(path: Path, sha256: str, full: bool = False) -> None:
             f"The cached file {path} is corrupt: its SHA-256 is {found} and {sha256} was expected; "
             f"delete it and run again to fetch it anew."
         )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary name of this process, then rename."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.utils.rnn import pad_sequence
 
 from bench.core.streams import Streams
 from tasks.clinical.generator import ANSWER_PREFIX, TASK_SEEDS, Note, notes
@@ -138,18 +139,11 @@ def new_model(vocabulary: int, seed: int) -> Any:
     return model
 
 
-def _padded(rows: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, targets), both (n, longest); no mask is needed, as padding is on the right of a causal model."""
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    targets = torch.full((len(rows), width), IGNORED)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = targets[i, : len(row)] = torch.tensor(row)
-    return ids, targets
-
-
 def _loss(model: Any, rows: Sequence[list[int]], reduction: str) -> torch.Tensor:
-    ids, targets = _padded(rows)
+    """Over the tokens of all rows; no mask is needed, as padding is on the right of a causal model."""
+    tensors = [torch.tensor(row) for row in rows]
+    ids = pad_sequence(tensors, batch_first=True)
+    targets = pad_sequence(tensors, batch_first=True, padding_value=IGNORED)
     logits = model(input_ids=ids, use_cache=False).logits[:, :-1].float()
     return torch.nn.functional.cross_entropy(
         logits.flatten(0, 1), targets[:, 1:].flatten(), ignore_index=IGNORED, reduction=reduction
