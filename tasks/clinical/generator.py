@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import islice
@@ -136,12 +136,12 @@ def _surname(rng: np.random.Generator) -> str:
 
 
 class _Writer:
-    """Fills the slots of one note's templates; a slot ``{drug}`` is the method ``drug``. Keeps the dates it wrote."""
+    """Fills the slots of one note's templates; ``SLOTS`` says what stands in ``{drug}``. Keeps the dates it wrote."""
 
     def __init__(self, patient: Patient, rng: np.random.Generator, day: date) -> None:
         self.patient = patient
         self.dates: list[str] = []
-        self._rng = rng
+        self.rng = rng
         self._day = day
         self._drug = _pick(rng, patient.ward.drugs)
         self._doses = 1
@@ -154,113 +154,79 @@ class _Writer:
         return template[0].upper() + template[1:]
 
     def _slot(self, match: re.Match[str]) -> str:
-        key = match.group(1)
+        key: str = match[1]
         if "|" in key:
-            options: tuple[str, ...] = tuple(key.split("|"))
-            return _pick(self._rng, options)
+            return self.pick(tuple(key.split("|")))
         bounds = _RANGE.fullmatch(key)
         if bounds is None:
-            word = str(getattr(self, key.lower())())
+            word = str(SLOTS[key.lower()](self))
             return word.capitalize() if key[0].isupper() else word
         low, high = bounds.groups()
         if "." in low:
-            return f"{self._between(round(10 * float(low)), round(10 * float(high))) / 10:.1f}"
-        return str(self._between(int(low), int(high)))
+            return f"{self.between(round(10 * float(low)), round(10 * float(high))) / 10:.1f}"
+        return str(self.between(int(low), int(high)))
 
-    def _between(self, low: int, high: int) -> int:
-        return int(self._rng.integers(low, high + 1))
+    def between(self, low: int, high: int) -> int:
+        return int(self.rng.integers(low, high + 1))
 
-    def _write_date(self, days: int) -> str:
+    def date(self, days: int) -> str:
         day = self._day + timedelta(days)
         self.dates.append(f"{day.day} {names.MONTHS[day.month - 1]} {day.year}")
         return self.dates[-1]
 
-    def _value(self, low: float, high: float) -> str:
+    def value(self, low: float, high: float) -> str:
         """A value of the last measure named, ``low`` to ``high`` of the way from good (0) to bad (1)."""
         m = self._measure
         width = m.high - m.low
-        return f"{self._between(m.low + round(low * width), m.low + round(high * width))}{m.unit}"
+        return f"{self.between(m.low + round(low * width), m.low + round(high * width))}{m.unit}"
 
-    def name(self) -> str:
-        return self.patient.name
-
-    def record(self) -> str:
-        return self.patient.record
-
-    def age(self) -> int:
-        return self.patient.age
-
-    def ward(self) -> str:
-        return self.patient.ward.name
-
-    def condition(self) -> str:
-        return self.patient.condition
-
-    def he(self) -> str:
-        return "she" if self.patient.female else "he"
-
-    def his(self) -> str:
-        return "her" if self.patient.female else "his"
-
-    def symptom(self) -> str:
-        return _pick(self._rng, self.patient.ward.symptoms)
-
-    def trouble(self) -> str:
-        """A symptom without its article."""
-        return self.symptom().removeprefix("a ")
-
-    def test(self) -> str:
-        return _pick(self._rng, self.patient.ward.tests)
+    def pick(self, options: tuple[T, ...]) -> T:
+        return _pick(self.rng, options)
 
     def drug(self) -> str:
-        self._drug = _pick(self._rng, self.patient.ward.drugs)
+        self._drug = self.pick(self.patient.ward.drugs)
         return self._drug.name
 
     def dose(self) -> str:
         """A dose of the last drug named."""
-        self._doses = self._between(1, self._drug.most)
+        self._doses = self.between(1, self._drug.most)
         return f"{self._drug.step * self._doses} {self._drug.unit}"
 
     def more(self) -> str:
         """A higher dose than the last one written."""
-        return f"{self._drug.step * (self._doses + self._between(1, 3))} {self._drug.unit}"
-
-    def frequency(self) -> str:
-        return _pick(self._rng, FREQUENCIES)
+        return f"{self._drug.step * (self._doses + self.between(1, 3))} {self._drug.unit}"
 
     def measure(self) -> str:
-        self._measure = _pick(self._rng, self.patient.ward.measures)
+        self._measure = self.pick(self.patient.ward.measures)
         return self._measure.name
 
-    def level(self) -> str:
-        return self._value(0, 1)
 
-    def good(self) -> str:
-        return self._value(0, 0.3)
-
-    def bad(self) -> str:
-        return self._value(0.6, 1)
-
-    def date(self) -> str:
-        return self._write_date(0)
-
-    def earlier(self) -> str:
-        return self._write_date(-self._between(5, 300))
-
-    def later(self) -> str:
-        return self._write_date(self._between(3, 60))
-
-    def month(self) -> str:
-        return _pick(self._rng, names.MONTHS)
-
-    def surname(self) -> str:
-        return _surname(self._rng)
-
-    def town(self) -> str:
-        return _pick(self._rng, names.TOWN_START) + _pick(self._rng, names.TOWN_END)
-
-    def kin(self) -> str:
-        return _pick(self._rng, names.KIN)
-
-    def job(self) -> str:
-        return _pick(self._rng, names.JOBS)
+#: by the name of a slot what stands in it; ``trouble`` is a symptom without its article
+SLOTS: dict[str, Callable[[_Writer], object]] = {
+    "name": lambda w: w.patient.name,
+    "record": lambda w: w.patient.record,
+    "age": lambda w: w.patient.age,
+    "ward": lambda w: w.patient.ward.name,
+    "condition": lambda w: w.patient.condition,
+    "he": lambda w: "she" if w.patient.female else "he",
+    "his": lambda w: "her" if w.patient.female else "his",
+    "symptom": lambda w: w.pick(w.patient.ward.symptoms),
+    "trouble": lambda w: w.pick(w.patient.ward.symptoms).removeprefix("a "),
+    "test": lambda w: w.pick(w.patient.ward.tests),
+    "drug": _Writer.drug,
+    "dose": _Writer.dose,
+    "more": _Writer.more,
+    "frequency": lambda w: w.pick(FREQUENCIES),
+    "measure": _Writer.measure,
+    "level": lambda w: w.value(0, 1),
+    "good": lambda w: w.value(0, 0.3),
+    "bad": lambda w: w.value(0.6, 1),
+    "date": lambda w: w.date(0),
+    "earlier": lambda w: w.date(-w.between(5, 300)),
+    "later": lambda w: w.date(w.between(3, 60)),
+    "month": lambda w: w.pick(names.MONTHS),
+    "surname": lambda w: _surname(w.rng),
+    "town": lambda w: w.pick(names.TOWN_START) + w.pick(names.TOWN_END),
+    "kin": lambda w: w.pick(names.KIN),
+    "job": lambda w: w.pick(names.JOBS),
+}

@@ -1,7 +1,7 @@
 """Sentence templates in two styles that share most of them; a note's first words tell its style.
 
 Slots: ``{3-14}`` a whole number in that range, ``{36.4-39.8}`` a number with one decimal, ``{a|b|c}`` one of these;
-the other names are methods of ``generator._Writer``. The task is written in ``WARD``; the tiny model is pretrained
+the other names are ``generator.SLOTS``. The task is written in ``WARD``; the tiny model is pretrained
 mostly on ``GENERAL``.
 """
 
@@ -21,13 +21,6 @@ OPENING = (
     "{ward} note of {date} on {name}, record {record}, {age} years.",
     "On {date} {name} ({age}, record {record}) was reviewed in {ward}.",
 )
-OPENING_GENERAL = ("Patient {name}. Record number {record}. Age {age}. Seen {date}, {ward} clinic.",)
-OPENING_WARD = (
-    "Ward round {date}, {ward}, bed {1-36}: {name}, record {record}, {age} y.",
-    "{name} / {record} / {age} y / {ward} / {date}.",
-    "Bed {1-36}, {ward}: {name}, {age} y, record {record}, {date}.",
-    "{ward} handover {date}: {name}, {age} y, record {record}.",
-)
 
 COMPLAINT = (
     "Came with {symptom} for {2-13} {days|weeks}, worse {at night|on walking|after meals|in the morning}.",
@@ -36,8 +29,6 @@ COMPLAINT = (
     "Sent by the family doctor for {symptom}, first noticed on {earlier}.",
     "Main trouble is {symptom}; {he} also mentions {symptom}.",
 )
-COMPLAINT_GENERAL = ("{He} called about {symptom} that started {2-9} weeks ago.",)
-COMPLAINT_WARD = ("Transfer from {town} with {symptom}, day {2-19} of illness.",)
 
 BACKGROUND = (
     "Known {condition} since {1988-2022}, on {drug} {dose} {frequency}.",
@@ -47,11 +38,6 @@ BACKGROUND = (
     "{His} usual {drug} {dose} was stopped on {earlier}.",
     "Weight {44-121} kg, height {148-196} cm, {no alcohol|little alcohol|{2-40} units of alcohol a week}.",
 )
-BACKGROUND_GENERAL = ("{He} has {condition} and sees us every {2-9} months.",)
-BACKGROUND_WARD = (
-    "Next of kin is {kin} in {town}.",
-    "Background: {condition}, {job}, {0-50} pack years.",
-)
 
 EXAMINATION = (
     "Blood pressure {92-188}/{48-104}, pulse {52-134}, temperature {35.9-39.8}.",
@@ -59,11 +45,6 @@ EXAMINATION = (
     "Blood tests: haemoglobin {71-168}, sodium {122-148}, {measure} {level}.",
     "On examination {symptom}; {measure} is {level}.",
     "Pulse {52-134}, breathing {11-34}, weight {44.0-119.9} kg.",
-)
-EXAMINATION_GENERAL = ("Measured today: {measure} {level}, temperature {35.9-38.9}.",)
-EXAMINATION_WARD = (
-    "Obs {6-23}:{10-59}: BP {92-188}/{48-104}, HR {52-134}, T {35.9-39.8}.",
-    "Labs: Hb {71-168}, Na {122-148}, {measure} {level}.",
 )
 
 TREATMENT = (
@@ -73,8 +54,6 @@ TREATMENT = (
     "{test} was done on {earlier} by Dr {surname}.",
     "Changed from {drug} to {drug} {dose} {frequency}.",
 )
-TREATMENT_GENERAL = ("We agreed to try {drug} {dose} {frequency} for {2-12} weeks.",)
-TREATMENT_WARD = ("Rx: {drug} {dose} {frequency}, first dose {6-23}:{10-59}.",)
 
 COURSE = {
     "improved": (
@@ -119,8 +98,6 @@ PLAN = (
     "Next: {test}, and {drug} {dose} {frequency} until {month}.",
     "Dr {surname} will call {kin} on {later}.",
 )
-PLAN_GENERAL = ("{He} will come back in {2-9} months.",)
-PLAN_WARD = ("Home on {later} to {town} if {measure} is below {level}.",)
 
 FREQUENCIES = ("once a day", "twice a day", "three times a day", "at night", "every {4-12} hours", "with meals")
 
@@ -145,22 +122,35 @@ _SHARED_WARDS = (wards.CARDIOLOGY, wards.RESPIRATORY, wards.SURGERY, wards.NEURO
 GENERAL = Style(
     "general",
     (*_SHARED_WARDS, wards.GASTROENTEROLOGY, wards.ENDOCRINOLOGY, wards.RHEUMATOLOGY),
-    OPENING + OPENING_GENERAL,
-    COMPLAINT + COMPLAINT_GENERAL,
-    BACKGROUND + BACKGROUND_GENERAL,
-    EXAMINATION + EXAMINATION_GENERAL,
-    TREATMENT + TREATMENT_GENERAL,
+    (*OPENING, "Patient {name}. Record number {record}. Age {age}. Seen {date}, {ward} clinic."),
+    (*COMPLAINT, "{He} called about {symptom} that started {2-9} weeks ago."),
+    (*BACKGROUND, "{He} has {condition} and sees us every {2-9} months."),
+    (*EXAMINATION, "Measured today: {measure} {level}, temperature {35.9-38.9}."),
+    (*TREATMENT, "We agreed to try {drug} {dose} {frequency} for {2-12} weeks."),
     {outcome: COURSE[outcome] + COURSE_GENERAL[outcome] for outcome in OUTCOMES},
-    PLAN + PLAN_GENERAL,
+    (*PLAN, "{He} will come back in {2-9} months."),
 )
 WARD = Style(
     "ward",
     (*_SHARED_WARDS, wards.NEPHROLOGY, wards.ONCOLOGY),
-    OPENING_WARD,
-    COMPLAINT + COMPLAINT_WARD,
-    BACKGROUND + BACKGROUND_WARD,
-    EXAMINATION + EXAMINATION_WARD,
-    TREATMENT + TREATMENT_WARD,
+    (
+        "Ward round {date}, {ward}, bed {1-36}: {name}, record {record}, {age} y.",
+        "{name} / {record} / {age} y / {ward} / {date}.",
+        "Bed {1-36}, {ward}: {name}, {age} y, record {record}, {date}.",
+        "{ward} handover {date}: {name}, {age} y, record {record}.",
+    ),
+    (*COMPLAINT, "Transfer from {town} with {symptom}, day {2-19} of illness."),
+    (
+        *BACKGROUND,
+        "Next of kin is {kin} in {town}.",
+        "Background: {condition}, {job}, {0-50} pack years.",
+    ),
+    (
+        *EXAMINATION,
+        "Obs {6-23}:{10-59}: BP {92-188}/{48-104}, HR {52-134}, T {35.9-39.8}.",
+        "Labs: Hb {71-168}, Na {122-148}, {measure} {level}.",
+    ),
+    (*TREATMENT, "Rx: {drug} {dose} {frequency}, first dose {6-23}:{10-59}."),
     {outcome: COURSE[outcome] + COURSE_WARD[outcome] for outcome in OUTCOMES},
-    PLAN + PLAN_WARD,
+    (*PLAN, "Home on {later} to {town} if {measure} is below {level}."),
 )
