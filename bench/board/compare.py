@@ -87,30 +87,28 @@ def _of_cell(attack: str, adversary: str, pairs: Mapping[int, tuple[Result, Resu
     from bench.games.membership import paired
     from bench.stats import Interval, across_seeds
 
+    def row(seed: int | None, seeds: int, candidates: int, found: Difference, least: float | None) -> Paired:
+        i = found.interval
+        return Paired(attack, adversary, seed, seeds, candidates, i.value, i.low, i.high, found.p, i.note, least)
+
     found = []
     for seed, (one, other) in pairs.items():
-        sheets = [_sheet(result, read) for result in (one, other)]
-        found.append(_row(attack, adversary, seed, 1, paired(*sheets), sheets[0]))
+        first, second = _sheet(one, read), _sheet(other, read)
+        found.append(row(seed, 1, len(first.ids), paired(first, second), _least(first)))
     if len(pairs) > 1:
         figures = [[figure(r, "auc") for r in side] for side in zip(*pairs.values(), strict=True)]
         mine, theirs = ([Interval(f.value, f.low, f.high) if f else None for f in side] for side in figures)
-        whole = across_seeds(mine, theirs)
-        row = whole.interval
-        found.append(
-            Paired(attack, adversary, None, len(pairs), 0, row.value, row.low, row.high, whole.p, row.note, None)
-        )
+        found.append(row(None, len(pairs), 0, across_seeds(mine, theirs), None))
     return found
 
 
-def _row(attack: str, adversary: str, seed: int, seeds: int, difference: Difference, sheet: MembershipSheet) -> Paired:
+def _least(sheet: MembershipSheet) -> float | None:
+    """The smallest difference from the best score of ``sheet`` that so many records show."""
     from bench.stats import auc, least_auc_difference
 
     members = int(sheet.member.sum())
-    others = len(sheet.ids) - members
     best = max(float(auc(v, sheet.member, sheet.clusters).value or 0.5) for v in sheet.scores.values())
-    least = least_auc_difference(members, others, min(best, 0.999))
-    i = difference.interval
-    return Paired(attack, adversary, seed, seeds, len(sheet.ids), i.value, i.low, i.high, difference.p, i.note, least)
+    return least_auc_difference(members, len(sheet.ids) - members, min(best, 0.999))
 
 
 def _sheet(result: Result, read: Read) -> MembershipSheet:

@@ -179,8 +179,12 @@ class Plugins:
         if kind not in self._found:
             found: dict[str, Plugin] = {}
             for plugin in self._sources(kind):
-                _refuse_twice(plugin, found.get(plugin.name))
-                found[plugin.name] = plugin
+                other = found.setdefault(plugin.name, plugin)
+                if other is not plugin:
+                    raise UsageError(
+                        f"Two plug-ins are called {kind} '{plugin.name}': {other.where} and {plugin.where}; rename one "
+                        "(assign another 'name' in its file)."
+                    )
             self._found[kind] = found
         return self._found[kind]
 
@@ -262,14 +266,6 @@ def _module_file(module: str) -> Path | None:
             if path.is_file():
                 return path
     return None
-
-
-def _refuse_twice(plugin: Plugin, other: Plugin | None) -> None:
-    if other is not None:
-        raise UsageError(
-            f"Two plug-ins are called {plugin.kind} '{plugin.name}': {other.where} and {plugin.where}; rename one "
-            "(assign another 'name' in its file)."
-        )
 
 
 def _load(path: Path | None) -> ModuleType:

@@ -53,7 +53,7 @@ def outline(path: Path) -> Outline:
 def _outline(source: bytes, path: str) -> Outline:
     tree = _parsed(source, path)
     values = _assignments(tree)
-    function = _build(tree)
+    function = next((node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build"), None)
     name, kind = values.get("name"), values.get("kind")
     return Outline(
         docstring=ast.get_docstring(tree) or "",
@@ -102,19 +102,9 @@ def _assignments(tree: ast.Module) -> dict[str, Any]:
     return values
 
 
-def _build(tree: ast.Module) -> ast.FunctionDef | None:
-    for node in tree.body:
-        if isinstance(node, ast.FunctionDef) and node.name == "build":
-            return node
-    return None
-
-
 def _returned(function: ast.FunctionDef | None) -> str | None:
     annotation = function.returns if function else None
-    if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
-        text = annotation.value
-    else:
-        text = ast.unparse(annotation) if annotation else ""
+    text = ast.unparse(annotation).strip("'") if annotation else ""
     # one of a game's own class (MembershipAttack) is an attack too
     return next((kind for word, kind in _KINDS.items() if text.endswith(word)), None)
 

@@ -67,13 +67,7 @@ class Choice:
     chosen: tuple[str, str]
 
 
-def crossfit_auc(
-    scores: Mapping[str, ArrayLike],
-    member: ArrayLike,
-    cluster: Labels,
-    folds: Folds,
-    confidence: float = 0.95,
-) -> Choice:
+def crossfit_auc(scores: Mapping[str, ArrayLike], member: ArrayLike, cluster: Labels, folds: Folds) -> Choice:
     """AUC of the strongest of ``scores`` (each (n,)), cross-fitted; a single score is not chosen: its plain ``auc``.
 
     The largest AUC on a fold is chosen, ties by name. Limits: ``unit_interval`` of the variance above plus
@@ -84,18 +78,18 @@ def crossfit_auc(
     """
     names = sorted(scores)
     if len(names) == 1:
-        return Choice(auc(scores[names[0]], member, cluster, confidence), (names[0], names[0]))
+        return Choice(auc(scores[names[0]], member, cluster), (names[0], names[0]))
     matrix, labels = checked(np.stack([np.asarray(scores[name], dtype=np.float64) for name in names]), member)
     parts = by_fold(matrix, labels, cluster, folds)
     picks = int(np.argmax(parts[1].value)), int(np.argmax(parts[0].value))
     value, variance = pooled(parts, [_unit(len(names), pick) for pick in picks])
     sizes = [np.concatenate([getattr(part, side) for part in parts]) for side in ("members", "nonmembers")]
-    variance += class_floor(value, sizes[0], sizes[1], confidence)
-    k, tail = [part.pairs for part in parts], (1 - confidence) / 2
-    least = unseen(k[0] + k[1], confidence)
+    variance += class_floor(value, sizes[0], sizes[1])
+    k, tail = [part.pairs for part in parts], (1 - 0.95) / 2
+    least = unseen(k[0] + k[1])
     if value in (0, 1):
         least = unseen(k[0] + k[1], 1 - tail / len(names)) if picks[0] == picks[1] else unseen(min(k), 1 - tail / 2)
-    low, high = unit_interval(value, variance, least, confidence)
+    low, high = unit_interval(value, variance, least)
     return Choice(Interval(value, low, high), (names[picks[0]], names[picks[1]]))
 
 
@@ -123,7 +117,6 @@ def crossfit_paired(
     member: ArrayLike,
     cluster: Labels,
     folds: Folds,
-    confidence: float = 0.95,
 ) -> Difference:
     """AUC of the strongest of ``scores_a`` minus that of the strongest of ``scores_b``, each cross-fitted, same
     folds.
@@ -140,7 +133,7 @@ def crossfit_paired(
     value, variance = pooled(parts, weights)
     k = [part.pairs for part in parts]
     alike = bool((weights[0] == weights[1]).all())
-    return difference(value, variance, sum(k) if alike else min(k), confidence)
+    return difference(value, variance, sum(k) if alike else min(k))
 
 
 def by_fold(matrix: Floats, labels: Bools, cluster: Labels, folds: Folds) -> list[Placements]:

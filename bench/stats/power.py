@@ -7,6 +7,7 @@ numbers (``kish``) where there are clusters.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -87,13 +88,11 @@ def one_run_least_correct(
     """The fewest right ones of ``guesses`` that put ``bound`` above a claim of ``epsilon``; None where all won't do."""
     checked_counts(canaries, guesses, guesses)
     checked_levels(delta, significance)
-    low, high = -1, guesses
-    if not bound(canaries, guesses, guesses, delta, significance) > epsilon:
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if bound(canaries, guesses, middle, delta, significance) > epsilon else (middle, high)
-    return high
+
+    def refuted(correct: int) -> bool:
+        return bound(canaries, guesses, correct, delta, significance) > epsilon
+
+    return bisect_left(range(guesses), True, key=refuted) if refuted(guesses) else None
 
 
 def one_run_power(

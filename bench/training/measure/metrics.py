@@ -83,16 +83,11 @@ def mean_of(models: Sequence[Sequence[MetricValue]]) -> list[MetricValue]:
     on average."""
     found = []
     for column in zip(*models, strict=True):
-        lows, highs = [m.low for m in column if m.low is not None], [m.high for m in column if m.high is not None]
-        whole = len(lows) == len(highs) == len(column)
-        found.append(
-            replace(
-                column[0],
-                value=float(np.mean([m.value for m in column])),
-                low=float(np.mean(lows)) if whole else None,
-                high=float(np.mean(highs)) if whole else None,
-            )
+        ends = [(m.low, m.high) for m in column if m.low is not None and m.high is not None]
+        low, high = (
+            (float(np.mean(side)) for side in zip(*ends, strict=True)) if len(ends) == len(column) else (None, None)
         )
+        found.append(replace(column[0], value=float(np.mean([m.value for m in column])), low=low, high=high))
     return found
 
 

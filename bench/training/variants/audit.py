@@ -94,11 +94,7 @@ class Audit(Variant):
 
     def _canaries(self, materials: Materials, spec: RunSpec) -> list[Record]:
         rng = materials.streams.generator(f"canaries/{self.config.kind}")
-        makers = {
-            "random-tokens": _random_tokens,
-            "out-of-distribution": _foreign,
-            "mislabelled": _mislabelled,
-        }
+        makers = {"random-tokens": _random_tokens, "out-of-distribution": _foreign, "mislabelled": _mislabelled}
         return makers[self.config.kind](materials, spec, self.config.canaries, rng)
 
 

@@ -79,21 +79,17 @@ _FRESH = "fresh/"
 
 def _filled(planting_id: str, shares: Planting, chosen: Mapping[str, str], absent: Mapping[str, str]) -> Planting:
     """One planting that holds both: what a place trains on, and fresh texts of both organisations."""
-    members = {place: shares.members[who] for place, who in chosen.items()}
-    members |= {_FRESH + place: shares.nonmembers[who] for place, who in chosen.items()}
-    others = {place: shares.members[who] for place, who in absent.items()}
-    others |= {_FRESH + place: shares.nonmembers[who] for place, who in absent.items()}
-    return Planting(planting_id, MappingProxyType(members), MappingProxyType(others))
+    sides = []
+    for who in (chosen, absent):
+        own = {place: shares.members[name] for place, name in who.items()}
+        sides.append(MappingProxyType(own | {_FRESH + place: shares.nonmembers[name] for place, name in who.items()}))
+    return Planting(planting_id, *sides)
 
 
 def _split(both: Planting) -> tuple[Planting, Planting]:
-    trained = [
-        {p: ids for p, ids in side.items() if not p.startswith(_FRESH)} for side in (both.members, both.nonmembers)
-    ]
-    fresh = [
-        {p.removeprefix(_FRESH): ids for p, ids in side.items() if p.startswith(_FRESH)}
-        for side in (both.members, both.nonmembers)
-    ]
+    sides = both.members, both.nonmembers
+    trained = [{p: ids for p, ids in side.items() if not p.startswith(_FRESH)} for side in sides]
+    fresh = [{p.removeprefix(_FRESH): ids for p, ids in side.items() if p.startswith(_FRESH)} for side in sides]
     return Planting(both.id, *map(MappingProxyType, trained)), Planting(both.id, *map(MappingProxyType, fresh))
 
 
