@@ -14,15 +14,15 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
-
-from pydantic import ValidationError
 
 from bench.cli import presets
 from bench.cli.presets import SECTIONS, Preset
 from bench.core.errors import UsageError, unknown_name
 from bench.plugins.find import Kind, Plugin, Plugins
-from bench.spec.explain import explain, keys, unknown_key, validated
+from bench.spec.config import Config
+from bench.spec.explain import keys, unknown_key, validated
 from bench.spec.run import ADVERSARIES, PluginSpec, Row, RunSpec
 
 #: in a list of attacks: every one that a finished run is enough for
@@ -71,8 +71,7 @@ def expand(request: Request, plugins: Plugins) -> Grid:
     seeds = parse_seeds(request.seeds or preset.seeds)
     used = _used(plugins, tasks, defenses, attacks)
     overrides = parse_sets(request.sets)
-    if overrides:
-        _check_keys(overrides, _known_keys(used))
+    _check_keys(overrides, used, SECTIONS)
     sections = _sections(preset, request, overrides)
 
     def spec(kind: Kind, word: str) -> PluginSpec:
@@ -83,7 +82,11 @@ def expand(request: Request, plugins: Plugins) -> Grid:
     stacks = [tuple(spec("defense", part) for part in parts) for parts in defenses]
     attack_specs = [spec("attack", word) for word in attacks]
     asked = {"secret_seed": request.secret_seed, "shadow": request.shadow}
-    runs = [_run_spec({**sections, **asked, "task": task, "defense": stack}) for task in task_specs for stack in stacks]
+    runs = [
+        validated(RunSpec, {**sections, **asked, "task": task, "defense": stack}, "")
+        for task in task_specs
+        for stack in stacks
+    ]
     built = [plugins.find("attack", attack.name).build(attack.config) for attack in attack_specs]
     rows = [
         Row(run=run.model_copy(update={"variant": maker.variant(who)}), attack=attack, adversary=who)
@@ -99,8 +102,7 @@ def attack_specs(plugins: Plugins, names: str, sets: Iterable[str]) -> tuple[Plu
     words = attack_names(names, plugins)
     used = _used(plugins, (), (), words)
     overrides = parse_sets(sets)
-    known = [key for name, plugin in used.items() for key in keys(plugin.config_class, name)]
-    _check_keys(overrides, known)
+    _check_keys(overrides, used)
     return tuple(plugin_spec(plugins, "attack", word, _under(_head(word), overrides)) for word in words)
 
 
@@ -122,7 +124,7 @@ def _needs_no_further_run(plugins: Plugins, name: str) -> bool:
 def plugin_values(plugin: Plugin, sets: Iterable[str]) -> dict[str, Any]:
     """The options that ``--set`` gives to one plug-in. Raises UsageError on a key that it does not have."""
     overrides = parse_sets(sets)
-    _check_keys(overrides, list(keys(plugin.config_class, plugin.name)))
+    _check_keys(overrides, {plugin.name: plugin})
     return _nest(_under(plugin.name, overrides))
 
 
@@ -230,12 +232,14 @@ def _used(
     return found
 
 
-def _known_keys(used: Mapping[str, Plugin]) -> list[str]:
-    known = [key for section, model in SECTIONS.items() for key in keys(model, section)]
-    return known + [key for name, plugin in used.items() for key in keys(plugin.config_class, name)]
-
-
-def _check_keys(overrides: Overrides, known: Sequence[str]) -> None:
+def _check_keys(
+    overrides: Overrides, used: Mapping[str, Plugin], sections: Mapping[str, type[Config]] = MappingProxyType({})
+) -> None:
+    """Raises UsageError on a key that neither ``sections`` nor the plug-ins have."""
+    if not overrides:
+        return
+    models = {**sections, **{name: plugin.config_class for name, plugin in used.items()}}
+    known = [key for name, model in models.items() for key in keys(model, name)]
     for key in overrides:
         if key not in known:
             raise UsageError(unknown_key(key, known))
@@ -275,13 +279,6 @@ def _merge(into: dict[str, Any], values: Mapping[str, Any]) -> None:
             _merge(into[key], value)
         else:
             into[key] = value
-
-
-def _run_spec(values: Mapping[str, Any]) -> RunSpec:
-    try:
-        return RunSpec.model_validate(dict(values))
-    except ValidationError as error:
-        raise UsageError(explain(error, RunSpec)) from None
 
 
 def check_compositions(rows: Iterable[Row], plugins: Plugins) -> None:

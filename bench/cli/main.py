@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        _silence_stdout()
+        # Python flushes stdout once more at exit; let that go nowhere instead of failing
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
         print("bench: interrupted; the same command resumes", file=sys.stderr)
@@ -82,13 +84,6 @@ def _explain(error: Exception) -> tuple[str, int]:
     text = " ".join(str(error).split())
     text = text if len(text) <= 300 else text[:297] + "..."
     return f"stopped by an unexpected {type(error).__name__}: {text} (set {TRACEBACK}=1 to see where)", 1
-
-
-def _silence_stdout() -> None:
-    """Python flushes stdout once more at exit; let that go nowhere instead of failing."""
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, sys.stdout.fileno())
-    os.close(devnull)
 
 
 def _unknown_argument(command: str, word: str) -> UsageError:
