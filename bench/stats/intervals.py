@@ -32,6 +32,11 @@ class Interval:
     note: str = ""
 
 
+def as_interval(value: Interval | float | None) -> Interval:
+    """A plain number as an interval without limits."""
+    return value if isinstance(value, Interval) else Interval(value, None, None)
+
+
 def normal_quantile(probability: float) -> float:
     """The standard normal quantile."""
     from scipy.special import ndtri
@@ -140,23 +145,17 @@ def mean_interval(values: ArrayLike, cluster: Labels | None = None, confidence: 
     return Interval(mean, low, high)
 
 
-def combine(
-    values: Sequence[Interval | float],
-    *,
-    minimum: float = -math.inf,
-    maximum: float = math.inf,
-    confidence: float = 0.95,
-) -> Interval:
-    """The mean over runs (seeds), with an interval over runs, cut to [minimum, maximum].
+def combine(values: Sequence[Interval | float], *, minimum: float = -math.inf, maximum: float = math.inf) -> Interval:
+    """The mean over runs (seeds), with a 95% interval over runs, cut to [minimum, maximum].
 
     Student's t, which rests on runs being alike and roughly normal. Runs that agree, say at an AUC near 1, feign
-    certainty then (docs/metrics.md has the coverage), so where every value is an ``Interval`` with limits at
-    ``confidence`` the result is the hull with ``mover``. One run has no such interval; no value gives None. Raises
-    ValueError for values that are not finite.
+    certainty then (docs/metrics.md has the coverage), so where every value is an ``Interval`` with limits the result is
+    the hull with ``mover``. One run has no such interval; no value gives None. Raises ValueError for values that are
+    not finite.
     """
     from scipy.special import stdtrit
 
-    figures = [value if isinstance(value, Interval) else Interval(value, None, None) for value in values]
+    figures = [as_interval(value) for value in values]
     array = np.array([math.nan if one.value is None else one.value for one in figures], dtype=np.float64)
     if not np.isfinite(array).all():
         raise ValueError("values over runs must be finite")
@@ -165,7 +164,7 @@ def combine(
     mean = float(array.mean())
     if len(array) < 2:
         return Interval(mean, None, None, "an interval over runs needs at least two runs")
-    half = float(stdtrit(len(array) - 1, 1 - (1 - confidence) / 2) * array.std(ddof=1) / math.sqrt(len(array)))
+    half = float(stdtrit(len(array) - 1, 1 - (1 - 0.95) / 2) * array.std(ddof=1) / math.sqrt(len(array)))
     below, above = mover(figures) or (0.0, 0.0)
     return Interval(mean, max(minimum, mean - max(half, below)), min(maximum, mean + max(half, above)))
 

@@ -49,22 +49,15 @@ def least_auc(members: float, nonmembers: float, level: float = 0.05, power: flo
     return _least(enough, 0.5, 1.0)
 
 
-def least_auc_difference(
-    members: float,
-    nonmembers: float,
-    auc: float,
-    correlation: float = 0.0,
-    level: float = 0.05,
-    power: float = 0.8,
-) -> float | None:
+def least_auc_difference(members: float, nonmembers: float, auc: float, correlation: float = 0.0) -> float | None:
     """The smallest d so that AUCs of ``auc`` and ``auc`` - d, on the same records, are told apart; None where none is.
 
-    Two-sided at ``level`` with chance ``power``: d = (z_(1 - level/2) + z_power) sqrt(V_1 + V_2 - 2 rho sd_1 sd_2)
+    Two-sided at 5% with a chance of 80%: d = (z_0.975 + z_0.8) sqrt(V_1 + V_2 - 2 rho sd_1 sd_2)
     (Hanley and McNeil 1983), V from ``auc_variance``, rho the ``correlation`` of the two estimates: 0 errs on the large
     side where scores agree at all. It speaks of two models on these records, not of defenses. Raises ValueError for
     arguments out of range.
     """
-    z, z_power = _quantiles(level, power)
+    z, z_power = _quantiles(0.05, 0.8)
     if not -1 <= correlation <= 1:
         raise ValueError(f"correlation must be in [-1, 1], got {correlation}")
     first = auc_variance(auc, members, nonmembers)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bench.stats.auc import Difference
-from bench.stats.intervals import Floats, Interval, mover, normal_quantile
+from bench.stats.intervals import Floats, Interval, as_interval, mover, normal_quantile
 from bench.stats.null import normal_tail
 
 #: runs below which two defenses are not compared, only two models
@@ -35,7 +35,7 @@ def across_seeds(
     """
     if len(first) != len(second):
         raise ValueError(f"the seeds differ: {len(first)} and {len(second)} runs")
-    pairs = [(_figure(a), _figure(b)) for a, b in zip(first, second, strict=True)]
+    pairs = [(as_interval(a), as_interval(b)) for a, b in zip(first, second, strict=True)]
     missing = sum(a.value is None or b.value is None for a, b in pairs)
     if missing:
         return _refused(f"the figure was refused in {missing} of {len(pairs)} runs")
@@ -67,10 +67,6 @@ def _between(array: Floats, confidence: float) -> tuple[float, float]:
         return 0.0, 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - n)
     sd = float(array.std(ddof=1)) / math.sqrt(n)
     return float(stdtrit(n - 1, 1 - (1 - confidence) / 2)) * sd, float(2 * stdtr(n - 1, -abs(mean) / sd))
-
-
-def _figure(value: Interval | float | None) -> Interval:
-    return value if isinstance(value, Interval) else Interval(value, None, None)
 
 
 def _refused(reason: str) -> Difference:
