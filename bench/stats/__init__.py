@@ -4,9 +4,9 @@ Conventions: ``scores`` (n,), higher = more likely a member; ``member`` (n,) boo
 equal labels are resampled together (None: each record alone); ``folds`` (n,) 0 or 1, from ``split``.
 """
 
-from bench.stats.auc import Difference, Placements, auc, difference, midranks, paired_auc, placements
-from bench.stats.crossfit import Choice, Folds, TooFewClusters, crossfit_auc, crossfit_paired, folded_auc, split
-from bench.stats.curves import RoundPoint, along_rounds, log_roc, roc
+from bench.stats.auc import Difference, auc, midranks, paired_auc, placements
+from bench.stats.crossfit import Folds, TooFewClusters, crossfit_auc, crossfit_paired, folded_auc, split
+from bench.stats.curves import along_rounds, log_roc, roc
 from bench.stats.epsilons import (
     clopper_pearson_epsilon,
     clopper_pearson_epsilon_limit,
@@ -24,11 +24,10 @@ from bench.stats.intervals import (
     kish,
     mean_interval,
     mover,
-    spread_floor,
     unit_interval,
     unseen,
 )
-from bench.stats.null import NullTest, normal_tail, null_margin, null_test
+from bench.stats.null import normal_tail, null_margin, null_test
 from bench.stats.onerun import (
     Bound,
     Family,
@@ -63,15 +62,11 @@ from bench.stats.seeds import across_seeds
 
 __all__ = [
     "Bound",
-    "Choice",
     "Difference",
     "Family",
     "Folds",
     "Interval",
-    "NullTest",
-    "Placements",
     "Rates",
-    "RoundPoint",
     "TooFewClusters",
     "across_seeds",
     "advantage",
@@ -90,7 +85,6 @@ __all__ = [
     "crossfit_auc",
     "crossfit_paired",
     "crossfit_tpr",
-    "difference",
     "exposure",
     "exposure_extrapolated",
     "exposure_from_sample",
@@ -127,7 +121,6 @@ __all__ = [
     "refusal",
     "roc",
     "split",
-    "spread_floor",
     "threshold",
     "tpr_at_fpr",
     "unit_interval",
