@@ -176,29 +176,20 @@ def _crossfitted(sheet: MembershipSheet) -> tuple[list[Leakage], dict[str, tuple
     except stats.TooFewClusters as error:
         nothing = stats.Interval(None, None, None, str(error))
         return [_row(name, nothing, _counts(sheet)) for name in names], {}
-    best: dict[str, tuple[str, str]] = {}
     choice = stats.crossfit_auc(sheet.scores, sheet.member, sheet.clusters, folds)
-    best["auc"] = choice.chosen
     rows = [_row("auc", choice.interval, _counts(sheet, scores=len(sheet.scores)), choice.chosen)]
-    for name, fpr in FPRS.items():
-        rates = stats.crossfit_tpr(sheet.scores, sheet.member, sheet.clusters, fpr, folds)
-        rows.append(_rates(name, rates.tpr, rates, sheet, best))
-    rates = stats.crossfit_advantage(sheet.scores, sheet.member, sheet.clusters, folds)
-    return [*rows, _rates("advantage", rates.advantage, rates, sheet, best)], best
-
-
-def _rates(
-    name: str,
-    interval: stats.Interval,
-    rates: stats.Rates,
-    sheet: MembershipSheet,
-    best: dict[str, tuple[str, str]],
-) -> Leakage:
-    if interval.value is None:
-        return _row(name, interval, _counts(sheet))
-    best[name] = rates.chosen
-    positives = {"true_positives": rates.true_positives, "false_positives": rates.false_positives}
-    return _row(name, interval, _counts(sheet, **positives), rates.chosen)
+    best = {"auc": choice.chosen}
+    found = {n: stats.crossfit_tpr(sheet.scores, sheet.member, sheet.clusters, fpr, folds) for n, fpr in FPRS.items()}
+    found["advantage"] = stats.crossfit_advantage(sheet.scores, sheet.member, sheet.clusters, folds)
+    for name, rates in found.items():
+        interval = rates.advantage if name == "advantage" else rates.tpr
+        if interval.value is None:
+            rows.append(_row(name, interval, _counts(sheet)))
+            continue
+        best[name] = rates.chosen
+        positives = {"true_positives": rates.true_positives, "false_positives": rates.false_positives}
+        rows.append(_row(name, interval, _counts(sheet, **positives), rates.chosen))
+    return rows, best
 
 
 def _baseline(sheet: MembershipSheet) -> tuple[list[Leakage], str]:
