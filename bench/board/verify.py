@@ -47,14 +47,8 @@ class Verdict:
         return self.outcome in ("verified", "nothing-to-verify")
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "result": self.result.result,
-            "defense": self.result.defense,
-            "attack": self.result.attack,
-            "adversary": self.result.adversary,
-            "outcome": self.outcome,
-            "problems": list(self.problems),
-        }
+        names = {name: getattr(self.result, name) for name in ("result", "defense", "attack", "adversary")}
+        return {**names, "outcome": self.outcome, "problems": list(self.problems)}
 
 
 def verify(result: Result, scores: str | None, audits: int = 1) -> Verdict:

@@ -123,8 +123,6 @@ def best(trials: Sequence[Trial]) -> dict[str, Trial]:
     """The best trial of each defense; the first of equals."""
     found: dict[str, Trial] = {}
     for trial in trials:
-        sign = 1.0 if trial.better == "lower" else -1.0
-        known = found.get(trial.defense)
-        if known is None or sign * trial.value < sign * known.value:
-            found[trial.defense] = trial
+        both = found.get(trial.defense, trial), trial
+        found[trial.defense] = min(both, key=lambda one: one.value if one.better == "lower" else -one.value)
     return found

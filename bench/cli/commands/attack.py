@@ -29,10 +29,9 @@ def main(args: Namespace) -> int:
 def transcript_directory(target: str, store: Store) -> Path:
     """The transcript of a run id (or its unambiguous beginning), or the directory named. Raises UsageError."""
     path = Path(target)
-    if (path / "manifest.json").is_file():
-        return path
-    if (path / "transcript" / "manifest.json").is_file():
-        return path / "transcript"
+    for folder in (path, path / "transcript"):
+        if (folder / "manifest.json").is_file():
+            return folder
     runs = [run for run in store.runs() if run.startswith(target)] if target else []
     if len(runs) == 1:
         return store.run_dir(runs[0]) / "transcript"

@@ -130,9 +130,8 @@ def _text(shown: dict[str, Any]) -> str:
     if shown["records"]:
         lines += ["", f"Records: {shown['records']}"]
     lines += ["", "Options (--set KEY=VALUE):"]
-    lines += (
-        [*(f"  {line}".rstrip() for line in shown["about_options"].splitlines()), ""] if shown["about_options"] else []
-    )
+    if shown["about_options"]:
+        lines += [*(f"  {line}".rstrip() for line in shown["about_options"].splitlines()), ""]
     for row in shown["options"]:
         bounds = f", {row['range']}" if row["range"] else ""
         meaning = f": {row['meaning']}" if row["meaning"] else ""
