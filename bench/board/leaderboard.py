@@ -21,11 +21,12 @@ from bench.core.errors import UsageError
 from bench.core.files import read_text, remove, write_changed
 from bench.plugins.find import Plugins
 from bench.plugins.versions import Versions
+from bench.spec.canonical import sha256
 from bench.spec.config import digest
 from bench.spec.result import Result
 from bench.spec.run import RunSpec
 from bench.store.committed import pack, sheet_path
-from bench.store.store import Store, same, sha256
+from bench.store.store import Store, same
 
 _STALE = re.compile(r"(?:; )?stale(?: \(\d+ of \d+\))?")
 

@@ -19,9 +19,10 @@ from bench.board.leaderboard import load, read_lines, stored
 from bench.board.words import figure, one_line
 from bench.core.errors import UsageError
 from bench.games.catalog import GAMES
+from bench.spec.canonical import sha256
 from bench.spec.result import Leakage, Result
 from bench.store.committed import read_sheet
-from bench.store.store import Store, sha256
+from bench.store.store import Store
 
 if TYPE_CHECKING:
     from bench.games.sheet import Sheet

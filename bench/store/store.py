@@ -15,7 +15,6 @@ created before the first write.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import secrets
@@ -27,6 +26,7 @@ from typing import Any, TypeVar
 
 from bench.core.errors import UsageError
 from bench.core.files import read_bytes, read_text, write_text, writing
+from bench.spec.canonical import sha256
 from bench.spec.config import canonical_json
 from bench.spec.foreign import Foreign, Json, parsed
 from bench.spec.result import NewerSchema, Result
@@ -279,11 +279,6 @@ class Store:
 
     def details_path(self, digest: str) -> Path:
         return self.root / "details" / self.scores_path(digest).name
-
-
-def sha256(text: str) -> str:
-    """Hexadecimal SHA-256 of ``text`` in UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def same(one: Result, other: Result) -> bool:

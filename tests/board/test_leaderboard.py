@@ -13,8 +13,9 @@ from scipy import stats
 from bench.board.leaderboard import add, check, load, planting_of, read_lines, render, stale_ids, write
 from bench.core.errors import UsageError
 from bench.games.membership import make_sheet
+from bench.spec.canonical import sha256
 from bench.spec.result import Claim, Leakage, Result, Utility
-from bench.store.store import Store, sha256
+from bench.store.store import Store
 from tests.results_factory import auc, result, run_spec
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "reviews.md"

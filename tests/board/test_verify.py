@@ -13,8 +13,9 @@ from bench import games
 from bench.board.verify import TOLERANCE, exit_code, verify, verify_file, verify_leaderboards, verify_store
 from bench.core.errors import UsageError
 from bench.games import membership
+from bench.spec.canonical import sha256
 from bench.spec.result import Leakage, Result
-from bench.store.store import Store, sha256
+from bench.store.store import Store
 from tests.results_factory import result
 
 

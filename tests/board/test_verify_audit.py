@@ -13,8 +13,9 @@ from bench.board.verify import FAMILY, exit_code, is_claimed_audit, verify, veri
 from bench.cli.commands import verify as command
 from bench.games.audit import TAIL, summary
 from bench.games.audit_sheet import COUNTED, AuditSheet, make_sheet
+from bench.spec.canonical import sha256
 from bench.spec.result import Claim, Result
-from bench.store.store import Store, sha256
+from bench.store.store import Store
 from tests.results_factory import result, run_spec
 
 N = 2000

@@ -19,7 +19,8 @@ from bench.core.errors import UsageError
 from bench.core.files import write_text
 from bench.games import reconstruction, reconstruction_grading
 from bench.games.reconstruction_sheet import RECORD_FIGURES
-from bench.store.store import Store, sha256
+from bench.spec.canonical import sha256
+from bench.store.store import Store
 from tests.board.test_verify import scored, with_figure
 from tests.results_factory import result
 

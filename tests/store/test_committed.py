@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import UsageError
+from bench.spec.canonical import sha256
 from bench.store import committed
 from bench.store.committed import pack, read_sheet, sheet_path
-from bench.store.store import sha256
 
 DIGEST = "ab" * 32
 

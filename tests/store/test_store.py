@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import UsageError
+from bench.spec.canonical import sha256
 from bench.spec.result import NewerSchema
 from bench.store.locks import Holder, Taken
-from bench.store.store import Store, sha256
+from bench.store.store import Store
 from bench.store.usage import usage
 from tests.results_factory import auc, result
 
