@@ -26,7 +26,7 @@ MAX_TRIALS = 1000
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """One setting of one defense. ``metric``: over the validation records, mean over ``seeds``; ``base`` is the base
     model's. ``runs``: ids of the trainings, one per seed."""
 
@@ -68,7 +68,7 @@ def combinations(tries: Sequence[str]) -> list[dict[str, Any]]:
     return found
 
 
-def tune(request: Request, defenses: Sequence[str], tries: Sequence[str], harness: Harness) -> Iterator[Trial]:
+def tune(request: Request, defenses: Sequence[str], tries: Sequence[str], harness: Harness) -> Iterator[Attempt]:
     """Trials of every defense in turn, as they are done; those whose runs another process holds come last. A key that a
     defense does not have (``dp-sgd.clip``) is tried on those that have it. ``request.defense`` is not used. Raises
     UsageError before anything runs, and Taken at the end for what is still held and not waited for."""
@@ -97,7 +97,7 @@ def _plans(request: Request, name: str, wanted: Sequence[Mapping[str, Any]], plu
     return list(found.values())
 
 
-def _trial(harness: Harness, name: str, values: Mapping[str, Any], grid: Any, patient: bool) -> Trial:
+def _trial(harness: Harness, name: str, values: Mapping[str, Any], grid: Any, patient: bool) -> Attempt:
     rows = [harness.pinned(row) for row in grid.rows[:1]]
     measured: list[Utility] = []
     runs = []
@@ -106,7 +106,7 @@ def _trial(harness: Harness, name: str, values: Mapping[str, Any], grid: Any, pa
         measured.append(validation(case, harness, patient))
         runs.append(case.run_id)
     first = measured[0]
-    return Trial(
+    return Attempt(
         defense=name,
         values=values,
         metric=first.name,
@@ -119,9 +119,9 @@ def _trial(harness: Harness, name: str, values: Mapping[str, Any], grid: Any, pa
     )
 
 
-def best(trials: Sequence[Trial]) -> dict[str, Trial]:
+def best(trials: Sequence[Attempt]) -> dict[str, Attempt]:
     """The best trial of each defense; the first of equals."""
-    found: dict[str, Trial] = {}
+    found: dict[str, Attempt] = {}
     for trial in trials:
         both = found.get(trial.defense, trial), trial
         found[trial.defense] = min(both, key=lambda one: one.value if one.better == "lower" else -one.value)

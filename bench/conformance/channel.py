@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import numpy as np
 
 from bench.conformance.checks import Check, Failed, expect
-from bench.conformance.fixtures import Trial, constant_delta, federate, knowledge
+from bench.conformance.fixtures import Rehearsal, constant_delta, federate, knowledge
 from bench.conformance.hostile import REFUSED, Alter, HostileCarrier, flip
 from bench.core.errors import CannotOpen, SiloBenchError
 from bench.core.parties import SERVER, silo
@@ -48,37 +48,37 @@ class _Subject:
         self.few_silos, self.silos = max(2, channel.fewest), max(3, channel.fewest)
 
     @cached_property
-    def trial(self) -> Trial:
+    def rehearsal(self) -> Rehearsal:
         return federate(self.channel, silos=self.silos)
 
     def silence(self) -> str:
         """A channel without stages is one of silos that do not talk: nothing is sent, summed or read."""
-        public = self.trial.transcript.public
-        expect(not self.trial.sums, "it has no stage, and yet a sum was opened.")
-        found = _agreeing(self.channel, self.trial, knowledge(self.trial, (SERVER, *public.silos[:-1])))
+        public = self.rehearsal.transcript.public
+        expect(not self.rehearsal.sums, "it has no stage, and yet a sum was opened.")
+        found = _agreeing(self.channel, self.rehearsal, knowledge(self.rehearsal, (SERVER, *public.silos[:-1])))
         expect(not found, "it has no stage, and yet something of a silo was read.")
         return "nothing is sent, summed or read"
 
     def sums(self) -> str:
-        return f"the largest error of a sum is {_check_sums(self.trial, self.channel.error):.1e}"
+        return f"the largest error of a sum is {_check_sums(self.rehearsal, self.channel.error):.1e}"
 
     def opener(self) -> str:
-        found = {(who, round) for who, round, _ in self.trial.sums}
-        who = [SERVER] if self.channel.opener == "server" else list(self.trial.transcript.public.silos)
+        found = {(who, round) for who, round, _ in self.rehearsal.sums}
+        who = [SERVER] if self.channel.opener == "server" else list(self.rehearsal.transcript.public.silos)
         wanted = {(name, round) for name in who for round in range(2)}
         expect(found == wanted, f"sums were opened by {sorted(found)}, expected {sorted(wanted)} (party, round).")
         return f"every sum is opened by the {self.channel.opener}"
 
     def reading(self) -> str:
         """``read`` of the server and all silos but one gives something of the last; without messages, nothing."""
-        public = self.trial.transcript.public
-        agree = _agreeing(self.channel, self.trial, knowledge(self.trial, (SERVER, *public.silos[:-1])))
+        public = self.rehearsal.transcript.public
+        agree = _agreeing(self.channel, self.rehearsal, knowledge(self.rehearsal, (SERVER, *public.silos[:-1])))
         rounds = {c.round for c in agree}
         expect(
             rounds == {0, 1},
             f"the server and all silos but one read something true of rounds {sorted(rounds)} only.",
         )
-        outsiders = _agreeing(self.channel, self.trial, knowledge(self.trial, ("nobody",)))
+        outsiders = _agreeing(self.channel, self.rehearsal, knowledge(self.rehearsal, ("nobody",)))
         expect(not outsiders, "'read' gives a reading to a coalition that holds no message.")
         return f"the server and all silos but one read {len(agree)} uploads and sums"
 
@@ -111,7 +111,7 @@ class _Subject:
         return f"{self.few_silos} silos work, and one alone"
 
     def hostile(self, stage: str) -> str:
-        _check_sums(self.trial, self.channel.error)  # a channel that refuses everything refuses nothing
+        _check_sums(self.rehearsal, self.channel.error)  # a channel that refuses everything refuses nothing
         for what, alter in REFUSED.items():
             refused = self._under(stage, alter, what)
             expect(refused, f"a '{stage}' message that was {what} was accepted.")
@@ -127,7 +127,7 @@ class _Subject:
             return seen[0]
 
         try:
-            trial = federate(self.channel, silos=self.few_silos, rounds=1, carrier=carrier)
+            rehearsal = federate(self.channel, silos=self.few_silos, rounds=1, carrier=carrier)
         except SiloBenchError:
             return True
         except Exception as error:
@@ -135,7 +135,7 @@ class _Subject:
                 f"a '{stage}' message that was {what} raised {type(error).__name__} ({error}), not SiloBenchError."
             ) from error
         expect(seen[0].altered, f"no message of stage '{stage}' was delivered.")
-        for _, _, opened in trial.sums:
+        for _, _, opened in rehearsal.sums:
             expect(
                 np.isfinite(opened.values).all(), f"a '{stage}' message that was {what} gave a sum that is not finite."
             )
@@ -143,25 +143,27 @@ class _Subject:
 
     def dropout(self, stage: str) -> str:
         """A silo that leaves in round 0 and is back in round 1: right sums of whoever is in them, or a refusal."""
-        _check_sums(self.trial, self.channel.error)
+        _check_sums(self.rehearsal, self.channel.error)
         try:
-            trial = federate(self.channel, silos=self.silos, rounds=3, dropouts=[Dropout(round=0, silo=0, stage=stage)])
+            rehearsal = federate(
+                self.channel, silos=self.silos, rounds=3, dropouts=[Dropout(round=0, silo=0, stage=stage)]
+            )
         except SiloBenchError as error:
             return f"refused: {error}"
-        _check_sums(trial, self.channel.error)
-        last = {round for _, round, _ in trial.sums}
+        _check_sums(rehearsal, self.channel.error)
+        last = {round for _, round, _ in rehearsal.sums}
         expect(2 in last, "after the silo's return no sum was opened any more.")
-        sizes = {len(opened.silos) for _, round, opened in trial.sums if round == 0}
+        sizes = {len(opened.silos) for _, round, opened in rehearsal.sums if round == 0}
         summed = " or ".join(map(str, sorted(sizes))) or "nothing"
         return f"round 0 sums {summed} of {self.silos} silos, later rounds all"
 
 
-def _check_sums(trial: Trial, error: float) -> float:
+def _check_sums(rehearsal: Rehearsal, error: float) -> float:
     """The largest error of all opened sums. Raises Failed where one is too large, or where nothing was opened."""
-    expect(trial.sums, "no sum was opened.")
+    expect(rehearsal.sums, "no sum was opened.")
     worst = 0.0
-    for who, round, opened in trial.sums:
-        expected = trial.expected(round, opened.silos)
+    for who, round, opened in rehearsal.sums:
+        expected = rehearsal.expected(round, opened.silos)
         expect(
             opened.values.shape == expected.shape,
             f"{who} opened {opened.values.shape} values in round {round}, expected {expected.shape}.",
@@ -181,18 +183,18 @@ def _common(one: list[bytes], other: list[bytes]) -> int:
     return len({frame for frame in one if len(frame) > 64} & {frame for frame in other if len(frame) > 64})
 
 
-def _far(candidate: Candidate, trial: Trial) -> float:
+def _far(candidate: Candidate, rehearsal: Rehearsal) -> float:
     """The largest error of the coordinates that it claims."""
     where = slice(None) if candidate.support is None else candidate.support
-    return float(np.abs(candidate.values - trial.expected(candidate.round, candidate.silos))[where].max(initial=0))
+    return float(np.abs(candidate.values - rehearsal.expected(candidate.round, candidate.silos))[where].max(initial=0))
 
 
-def _agreeing(channel: Channel, trial: Trial, known: Knowledge) -> list[Candidate]:
+def _agreeing(channel: Channel, rehearsal: Rehearsal, known: Knowledge) -> list[Candidate]:
     """What ``read`` gives under ``known`` that agrees with what was sent."""
     tolerance = 10 * channel.error + 1e-6
     try:
         found = list(channel.read(known))
     except CannotOpen:
         return []
-    size = (trial.transcript.public.layout.size,)
-    return [c for c in found if c.values.shape == size and _far(c, trial) <= tolerance]
+    size = (rehearsal.transcript.public.layout.size,)
+    return [c for c in found if c.values.shape == size and _far(c, rehearsal) <= tolerance]

@@ -125,7 +125,7 @@ class _Watched(Endpoint):
 
 
 @dataclass
-class Trial:
+class Rehearsal:
     """One federation that was run. Arrays are flat, over the whole layout, in float64."""
 
     transcript: Transcript
@@ -158,7 +158,7 @@ def federate(
     dropouts: Sequence[Dropout] = (),
     carrier: Callable[[Carrier], Carrier] | None = None,
     topology: Topology = "federated",
-) -> Trial:
+) -> Rehearsal:
     """Run ``channel`` in the real protocol. Raises what a party raises."""
     from bench.defense.compose import Parts
     from bench.defense.defaults.mean import Mean
@@ -188,7 +188,7 @@ def federate(
     if carrier is not None:
         federation.carrier = carrier(federation.carrier)
     federation.run()
-    return Trial(transcript, watched.sums, folder)
+    return Rehearsal(transcript, watched.sums, folder)
 
 
 def some_tokens(name: str) -> Tokens:
@@ -242,14 +242,14 @@ def open_context(round: int = 0, rounds: int = 4, silos: int = 3) -> OpenContext
     )
 
 
-def knowledge(trial: Trial, parties: Iterable[str], keys: bool = True) -> Knowledge:
-    """What a coalition of ``parties`` holds after the trial, with or without its keys, and without contributions."""
+def knowledge(rehearsal: Rehearsal, parties: Iterable[str], keys: bool = True) -> Knowledge:
+    """What a coalition of ``parties`` holds after it, with or without its keys, and without contributions."""
     coalition = frozenset(parties)
-    messages = [m for m in trial.transcript.messages() if m.sender in coalition or coalition & set(m.receivers)]
+    messages = [m for m in rehearsal.transcript.messages() if m.sender in coalition or coalition & set(m.receivers)]
     held: Mapping[str, Mapping[str, NDArray[np.uint8]]] = (
-        {party: trial.transcript.keys(party) for party in coalition} if keys else {}
+        {party: rehearsal.transcript.keys(party) for party in coalition} if keys else {}
     )
-    return Knowledge(coalition, trial.transcript.public, messages, held, {})
+    return Knowledge(coalition, rehearsal.transcript.public, messages, held, {})
 
 
 def sentences(count: int, words: int, rng: np.random.Generator) -> Iterator[str]:

@@ -38,15 +38,15 @@ def _hands_over(channel: Channel) -> str:
         seen.append(job.tokens)
         return random_delta(job)
 
-    trial = federate(channel, delta, silos=SILOS, topology="central")
+    rehearsal = federate(channel, delta, silos=SILOS, topology="central")
     expected = joined([some_tokens(silo(i)) for i in range(SILOS)])
     expect(len(seen) == 2, f"the server trained in {len(seen)} of 2 rounds.")
     expect(all(tokens.digest == expected.digest for tokens in seen), "it trained on other records than the silos hold.")
-    after = [trial.transcript.truth(round, "adapter") for round in range(2)]
+    after = [rehearsal.transcript.truth(round, "adapter") for round in range(2)]
     moved = after[0] is not None and after[1] is not None and not np.array_equal(after[0], after[1])
     expect(moved, "the global adapter does not change with training.")
-    public: Public = trial.transcript.public
-    sent = {m.sender for m in trial.transcript.messages() if m.sender != SERVER}
+    public: Public = rehearsal.transcript.public
+    sent = {m.sender for m in rehearsal.transcript.messages() if m.sender != SERVER}
     expect(sent == set(public.silos), f"records were sent by {sorted(sent)}, expected {sorted(public.silos)}.")
     return f"the server trains on all {len(expected)} records of {SILOS} silos in every round"
 

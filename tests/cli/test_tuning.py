@@ -12,7 +12,7 @@ import pytest
 
 from bench.cli.grid import Request
 from bench.cli.main import main
-from bench.cli.tuning import Trial, _plans, best, combinations
+from bench.cli.tuning import Attempt, _plans, best, combinations
 from bench.core.errors import UsageError
 from bench.plugins.find import Plugins
 
@@ -60,8 +60,8 @@ def test_an_unknown_key_is_named_before_anything_runs() -> None:
         _plans(ASKED, "fedavg", [{"federation.local.lrr": 1}], Plugins())
 
 
-def trial(defense: str, value: float, better: str = "lower") -> Trial:
-    return Trial(defense, {"x.y": value}, "perplexity", value, 5.0, better, 10, (0,), ("r",))
+def trial(defense: str, value: float, better: str = "lower") -> Attempt:
+    return Attempt(defense, {"x.y": value}, "perplexity", value, 5.0, better, 10, (0,), ("r",))
 
 
 def test_the_best_is_by_the_metric_s_own_direction_and_the_first_of_equals() -> None:

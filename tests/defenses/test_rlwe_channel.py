@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.conformance.fixtures import LAYOUT, FixedTrainer, Trial, federate, knowledge, random_delta
+from bench.conformance.fixtures import LAYOUT, FixedTrainer, Rehearsal, federate, knowledge, random_delta
 from bench.conformance.hostile import Altered
 from bench.core.adversaries import Assignment
 from bench.core.errors import SiloBenchError
@@ -31,27 +31,27 @@ from defenses.channels.secagg.policy import Policy
 STAGES = ("train", "advertise", "share", "upload", "unmask")
 
 
-def assert_exact(trial: Trial, rounds: int) -> None:
+def assert_exact(rehearsal: Rehearsal, rounds: int) -> None:
     """Equal, not close: a step of the grid is a power of two, so that sums of float32 are exact too."""
-    assert [round for _, round, _ in trial.sums] == list(range(rounds))
-    for _, round, opened in trial.sums:
-        np.testing.assert_array_equal(opened.values, trial.expected(round, opened.silos))
+    assert [round for _, round, _ in rehearsal.sums] == list(range(rounds))
+    for _, round, opened in rehearsal.sums:
+        np.testing.assert_array_equal(opened.values, rehearsal.expected(round, opened.silos))
 
 
 @pytest.mark.parametrize("silos", [2, 3, 5, 8])
 @pytest.mark.parametrize("setting", ["curious", "active"])
 def test_sums_are_exact(silos, setting) -> None:
-    trial = federate(LatticeSum(Policy(setting)), silos=silos)
-    assert_exact(trial, 2)
-    assert all(len(opened.silos) == silos for _, _, opened in trial.sums)
+    rehearsal = federate(LatticeSum(Policy(setting)), silos=silos)
+    assert_exact(rehearsal, 2)
+    assert all(len(opened.silos) == silos for _, _, opened in rehearsal.sums)
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_one_silo_of_three_may_leave_at_any_stage_and_the_sum_is_of_those_who_uploaded(stage) -> None:
-    trial = federate(LatticeSum(), rounds=2, dropouts=[Dropout(round=0, silo=1, stage=stage)])
-    assert_exact(trial, 2)
+    rehearsal = federate(LatticeSum(), rounds=2, dropouts=[Dropout(round=0, silo=1, stage=stage)])
+    assert_exact(rehearsal, 2)
     left = ("silo-0", "silo-2") if stage != "unmask" else ("silo-0", "silo-1", "silo-2")
-    assert [opened.silos for _, _, opened in trial.sums] == [left, ("silo-0", "silo-1", "silo-2")]
+    assert [opened.silos for _, _, opened in rehearsal.sums] == [left, ("silo-0", "silo-1", "silo-2")]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -62,8 +62,8 @@ def test_two_of_three_leaving_stops_it_with_a_sentence(stage) -> None:
 
 
 def test_an_upload_is_its_header_its_key_and_its_ring_elements() -> None:
-    trial = federate(LatticeSum(), rounds=1)
-    uploads = [m for m in trial.transcript.messages([0]) if m.stage == "upload"]
+    rehearsal = federate(LatticeSum(), rounds=1)
+    uploads = [m for m in rehearsal.transcript.messages([0]) if m.stage == "upload"]
     parameters = choose(3, 127)
     for message in uploads:
         header, *rest, signature = message.frames()
@@ -73,19 +73,19 @@ def test_an_upload_is_its_header_its_key_and_its_ring_elements() -> None:
         assert len(signature) == 64
 
 
-def view(trial: Trial, channel: LatticeSum, coalition: Sequence[str], folder: Path) -> View:
-    silos = trial.transcript.public.silos
+def view(rehearsal: Rehearsal, channel: LatticeSum, coalition: Sequence[str], folder: Path) -> View:
+    silos = rehearsal.transcript.public.silos
     assignment = Assignment(frozenset(coalition), tuple(s for s in silos if s not in coalition))
     name = "-".join(sorted(coalition))
     parts = Parts((), FixedTrainer(random_delta), (), channel, Mean(weighted=False))
-    return build(trial.transcript, parts, "server", assignment, folder / name, "float32")
+    return build(rehearsal.transcript, parts, "server", assignment, folder / name, "float32")
 
 
-def opened(trial: Trial, channel: LatticeSum, coalition: Sequence[str]) -> set[frozenset[str]]:
+def opened(rehearsal: Rehearsal, channel: LatticeSum, coalition: Sequence[str]) -> set[frozenset[str]]:
     """The sets of silos whose sum the channel's own algorithm gives the coalition; each must be right."""
-    found = list(channel.read(knowledge(trial, coalition)))
+    found = list(channel.read(knowledge(rehearsal, coalition)))
     for candidate in found:
-        np.testing.assert_array_equal(candidate.values, trial.expected(candidate.round, candidate.silos))
+        np.testing.assert_array_equal(candidate.values, rehearsal.expected(candidate.round, candidate.silos))
     return {candidate.silos for candidate in found}
 
 
@@ -93,44 +93,44 @@ def opened(trial: Trial, channel: LatticeSum, coalition: Sequence[str]) -> set[f
 def test_single_uploads_open_from_the_threshold_on(silos, threshold) -> None:
     """Over all coalitions with the server: fewer than the threshold get one sum over all whose key they don't hold."""
     channel = LatticeSum(Policy(threshold=threshold))
-    trial = federate(channel, silos=silos, rounds=1)
-    names = trial.transcript.public.silos
+    rehearsal = federate(channel, silos=silos, rounds=1)
+    names = rehearsal.transcript.public.silos
     for size in range(silos):
         for colluders in combinations(names, size):
             honest = frozenset(names) - set(colluders)
-            sums = opened(trial, channel, (SERVER, *colluders))
+            sums = opened(rehearsal, channel, (SERVER, *colluders))
             assert sums == ({frozenset({s}) for s in honest} if size >= threshold else {honest})
-            assert opened(trial, channel, colluders) == set()
+            assert opened(rehearsal, channel, colluders) == set()
 
 
 @pytest.mark.parametrize("silos", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_view_of_the_server_and_colluders_holds_uploads_from_the_threshold_on(tmp_path, silos) -> None:
     """With all of the harness's own openers, too."""
     channel = LatticeSum(Policy(threshold=2))
-    trial = federate(channel, silos=silos, rounds=1)
-    names = trial.transcript.public.silos
+    rehearsal = federate(channel, silos=silos, rounds=1)
+    names = rehearsal.transcript.public.silos
     for size in range(3):
-        found = view(trial, channel, (SERVER, *names[:size]), tmp_path)
+        found = view(rehearsal, channel, (SERVER, *names[:size]), tmp_path)
         read = {silo for reading in found.uploads() for silo in reading.silos}
         assert read == (set(names[size:]) if size >= 2 else set())
         for reading in found.uploads():
-            np.testing.assert_allclose(reading.values, trial.expected(0, reading.silos), atol=1e-6)
+            np.testing.assert_allclose(reading.values, rehearsal.expected(0, reading.silos), atol=1e-6)
 
 
 def test_a_view_of_silos_without_the_server_holds_no_upload(tmp_path) -> None:
-    trial = federate(LatticeSum(), silos=4, rounds=2)
+    rehearsal = federate(LatticeSum(), silos=4, rounds=2)
     for size in (1, 2):
-        assert view(trial, LatticeSum(), trial.transcript.public.silos[:size], tmp_path).uploads() == ()
+        assert view(rehearsal, LatticeSum(), rehearsal.transcript.public.silos[:size], tmp_path).uploads() == ()
 
 
 @pytest.mark.parametrize("stage", ["upload", "unmask"])
 def test_a_silo_that_was_away_once_is_not_shown_by_the_sums(stage) -> None:
     """Sums over different survivors differ by one silo's key; keys and masks are fresh in every round."""
     channel = LatticeSum(Policy(threshold=2))
-    trial = federate(channel, silos=4, rounds=3, dropouts=[Dropout(round=1, silo=3, stage=stage)])
-    assert_exact(trial, 3)
-    everyone = frozenset(trial.transcript.public.silos)
-    assert opened(trial, channel, (SERVER,)) <= {everyone, everyone - {"silo-3"}}
+    rehearsal = federate(channel, silos=4, rounds=3, dropouts=[Dropout(round=1, silo=3, stage=stage)])
+    assert_exact(rehearsal, 3)
+    everyone = frozenset(rehearsal.transcript.public.silos)
+    assert opened(rehearsal, channel, (SERVER,)) <= {everyone, everyone - {"silo-3"}}
 
 
 class Replaces(Carrier):
@@ -173,10 +173,10 @@ def test_uploads_of_another_round_or_silo_are_refused(source, frames) -> None:
 
 def test_no_public_elements_serve_two_rounds_and_no_key_two_silos() -> None:
     """The same update again and again: all masked keys and ring elements differ, and so do the rosters of nonces."""
-    trial = federate(LatticeSum(), lambda job: np.full(LAYOUT.size, 0.0123, np.float32), rounds=3)
-    frames = [f for m in trial.transcript.messages() if m.stage == "upload" for f in list(m.frames())[1:3]]
+    rehearsal = federate(LatticeSum(), lambda job: np.full(LAYOUT.size, 0.0123, np.float32), rounds=3)
+    frames = [f for m in rehearsal.transcript.messages() if m.stage == "upload" for f in list(m.frames())[1:3]]
     assert len(set(frames)) == len(frames) == 2 * 3 * 3
-    rosters = {m.frame(0) for m in trial.transcript.messages() if m.stage == "roster"}
+    rosters = {m.frame(0) for m in rehearsal.transcript.messages() if m.stage == "roster"}
     assert len(rosters) == 3
 
 

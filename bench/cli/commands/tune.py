@@ -8,7 +8,7 @@ from argparse import Namespace
 from bench.assess.harness import Harness
 from bench.cli.commands.run import options, request
 from bench.cli.grid import split
-from bench.cli.tuning import Trial, best, tune
+from bench.cli.tuning import Attempt, best, tune
 from bench.plugins.find import Plugins
 from bench.store.store import Store
 
@@ -18,7 +18,7 @@ def main(args: Namespace) -> int:
     asked = request(args, plugins, attack=plugins.names("attack")[0])  # a grid needs one; nothing is attacked
     store = Store(args.store)
     harness = Harness(store, plugins, options(args, args.preset or ""))
-    trials: list[Trial] = []
+    trials: list[Attempt] = []
     for trial in tune(asked, split(asked.defense, "--defense"), args.tries, harness):
         trials.append(trial)
         if args.json:
@@ -28,7 +28,7 @@ def main(args: Namespace) -> int:
     return 0
 
 
-def _show(trials: list[Trial], store: Store) -> None:
+def _show(trials: list[Attempt], store: Store) -> None:
     from bench.board.words import table
 
     chosen = best(trials)
