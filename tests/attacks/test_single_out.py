@@ -65,7 +65,7 @@ def test_a_server_that_skips_the_check_gets_masks_that_do_not_cancel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The signature only names the fault early: what protects the silo is that its masks need the others' uploads."""
-    monkeypatch.setattr("defenses.channels.secagg.server.verify", lambda *_: True)
+    monkeypatch.setattr("defenses.channels.secagg.wire.check_signed", lambda *_: None)
     with pytest.raises(Refused, match=r"stage open of round 0.*no 3 updates add up to"):
         ground(tmp_path, spec("secagg", local=BRIEF), "single-out")
 
