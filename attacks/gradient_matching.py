@@ -149,10 +149,10 @@ class _Solver:
 
     def _openings(self, start: int, prior: NDArray[np.float64]) -> list[Ids]:
         """What records may begin with before they carry loss: the likeliest tokens, or the population's prompts."""
-        if start == 1:
+        population = self.session.tools.population
+        if start == 1 and not population.lead:
             ranked = prior + self._first()
             return [(int(t),) for t in np.argsort(-ranked, kind="stable")[: self.config.choices]]
-        population = self.session.tools.population
         seen: dict[Ids, int] = {}
         for row in population.ids[:, :start]:
             ids = tuple(int(t) for t in row)

@@ -31,9 +31,8 @@ def records_read(view: View) -> Bags:
 def overlap(candidates: Candidates, held: Bags) -> NDArray[np.float64]:
     """(n,) the largest share of a candidate's tokens that one record of its silo holds, as often as they occur: 1 for a
     record that is there, 0 where none of its silo's is read."""
-    tokens = candidates.tokens
-    rows = zip(tokens.ids, tokens.lengths, candidates.silos, strict=True)
-    return np.array([_best(Counter(ids[:n].tolist()), held.get(silo, ())) for ids, n, silo in rows], dtype=np.float64)
+    rows = zip(candidates.tokens.own(), candidates.silos, strict=True)
+    return np.array([_best(Counter(own.tolist()), held.get(silo, ())) for own, silo in rows], dtype=np.float64)
 
 
 def _best(candidate: Counter[int], held: Sequence[Counter[int]]) -> float:

@@ -8,6 +8,8 @@ classifiers and poisons what follows a prefix in language models).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from pydantic import Field
 
@@ -44,14 +46,14 @@ class Poisoning(Behaviour):
 
 def _lie(tokens: Tokens, population: Tokens, kept: float, copy: int) -> Tokens:
     """Every record with its end replaced by tokens drawn from the population's, and trained on that end only."""
-    known = np.concatenate([row[:n] for row, n in zip(population.ids, population.lengths, strict=True)])
+    known = np.concatenate(population.own())
     ids, predicted = tokens.ids.copy(), tokens.predicted.copy()
     for row, n in enumerate(tokens.lengths):
-        start = max(1, int(kept * n))
-        seed = [copy, *(int(i) for i in tokens.ids[row, :n])]
+        start = tokens.lead + max(1, int(kept * (n - tokens.lead)))
+        seed = [copy, *(int(i) for i in tokens.ids[row, tokens.lead : n])]
         ids[row, start:n] = np.random.default_rng(seed).choice(known, n - start)
         predicted[row, :start] = False
-    return Tokens(ids, tokens.lengths, predicted, tokens.answer)
+    return replace(tokens, ids=ids, predicted=predicted)
 
 
 class Poisoned(Likelihoods):

@@ -81,3 +81,26 @@ def taken_gradient(model: LoraModel) -> np.ndarray:
         parts.append(parameter.grad.numpy().ravel().copy())
         parameter.grad = None
     return np.concatenate(parts)
+
+
+WORDS = ("river", "stone", "lamp", "garden", "copper", "window", "silent", "market", "paper", "bridge", "winter")
+
+
+def byte_level(template: str | None, bos: str | None = "<bos>") -> Any:
+    """A fast byte-level tokenizer whose post-processor adds what ``template`` says."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    special = ["<pad>", "<eos>", "<bos>", "<sop>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    made.train_from_iterator([" ".join(WORDS)] * 3, trainer)
+    if template:
+        ids = [(word, number) for number, word in enumerate(special)]
+        made.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
+    return PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", pad_token="<pad>", bos_token=bos)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
@@ -166,7 +166,7 @@ def until(tokens: Tokens, at: NDArray[np.integer]) -> Tokens:
     predicted[np.arange(len(tokens)), at] = True
     width = int(at.max(initial=1)) + 1
     where = np.asarray(at, dtype=np.int32)
-    return Tokens(tokens.ids[:, :width], where + 1, predicted[:, :width], where)
+    return Tokens(tokens.ids[:, :width], where + 1, predicted[:, :width], where, tokens.lead)
 
 
 class Tools(ABC):
@@ -209,7 +209,7 @@ class Tools(ABC):
         for column, word in enumerate(words):
             ids = tokens.ids.copy()
             ids[rows, at] = word
-            asked = until(Tokens(ids, tokens.lengths, tokens.predicted, tokens.answer), at)
+            asked = until(replace(tokens, ids=ids), at)
             found[:, column] = self.token_stats(source, asked).logp[rows, at]
         return found
 

@@ -69,6 +69,7 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
         np.concatenate([part.lengths for part in parts]).astype(np.int32),
         np.concatenate([padded(part.predicted) for part in parts]).astype(np.bool_),
         np.concatenate([part.answer for part in parts]).astype(np.int32),
+        min((part.lead for part in parts), default=0),
     )
 
 

@@ -17,13 +17,15 @@ class Tokens:
 
     ids: (n, length) int32. lengths: (n,) int32, at least 2. predicted: (n, length) bool, True at the positions t
     whose token carries loss (predicted from positions < t; never position 0). answer: (n,) int32, the position of
-    the first token after ``answer_prefix`` (it names the label), or -1.
+    the first token after ``answer_prefix`` (it names the label), or -1. lead: how many tokens every record begins with
+    that are the model's start (a BOS) and none of its own; never predicted.
     """
 
     ids: NDArray[np.int32]
     lengths: NDArray[np.int32]
     predicted: NDArray[np.bool_]
     answer: NDArray[np.int32]
+    lead: int = 0
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -33,7 +35,22 @@ class Tokens:
         index = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[index]
         width = int(lengths.max()) if len(index) else 0
-        return Tokens(self.ids[index, :width], lengths, self.predicted[index, :width], self.answer[index])
+        return Tokens(self.ids[index, :width], lengths, self.predicted[index, :width], self.answer[index], self.lead)
+
+    def own(self) -> list[NDArray[np.int32]]:
+        """Each record's own tokens, without the model's start and padding."""
+        return [row[self.lead : n] for row, n in zip(self.ids, self.lengths, strict=True)]
+
+    def without_lead(self) -> Tokens:
+        """The records' own tokens only; nothing predicts a first one any more. For whoever counts tokens, not for the
+        model."""
+        if not self.lead:
+            return self
+        n = self.lead
+        answer = np.where(self.answer >= 0, self.answer - n, -1).astype(np.int32)
+        predicted = self.predicted[:, n:].copy()
+        predicted[:, :1] = False
+        return Tokens(self.ids[:, n:], (self.lengths - n).astype(np.int32), predicted, answer)
 
     @cached_property
     def digest(self) -> str:

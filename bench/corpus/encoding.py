@@ -1,7 +1,8 @@
 """Records to tokens: how prompt, text and answer are tokenised, cut and marked. No torch.
 
 The pieces are tokenised one by one and never across a boundary, without special tokens, so that where the answer
-starts and which token names a label do not depend on the text before it.
+starts and which token names a label do not depend on the text before it. In front of them all stands what the model's
+tokenizer puts there by itself (``bench.model.text``): context only, and no part of the record.
 """
 
 from __future__ import annotations
@@ -21,19 +22,27 @@ Tokenise = Callable[[Sequence[str]], list[list[int]]]
 
 @dataclass(frozen=True)
 class _Row:
-    """One record's tokens; those from ``start`` on carry loss, ``answer`` as in ``Tokens``."""
+    """One record's own tokens; those from ``start`` on carry loss, ``answer`` as in ``Tokens``."""
 
     ids: list[int]
     start: int
     answer: int
 
 
-def encode_records(tokenise: Tokenise, records: Sequence[Record], max_tokens: int, answer_prefix: str) -> Tokens:
+def encode_records(
+    tokenise: Tokenise,
+    records: Sequence[Record],
+    max_tokens: int,
+    answer_prefix: str,
+    lead: Sequence[int] = (),
+) -> Tokens:
     """``records`` as ``Tokens`` of at most ``max_tokens`` tokens each; ``text`` is cut at its end to make room.
 
-    ``answer`` is never cut; its part after ``answer_prefix`` is a piece of its own. Raises UsageError naming the
-    record whose prompt and answer leave no room for its text, that has fewer than 2 tokens, whose answer does not begin
-    with ``answer_prefix``, or that is no valid Unicode text.
+    ``lead``: ids in front of every record. They count against no limit, so that the same records are taken, and cut
+    at the same place, with and without them; they carry no loss, while the token behind them does. ``answer`` is never
+    cut; its part after ``answer_prefix`` is a piece of its own. Raises UsageError naming the record whose prompt and
+    answer leave no room for its text, that has fewer than 2 tokens of its own, whose answer does not begin with
+    ``answer_prefix``, or that is no valid Unicode text.
     """
     for record in records:
         _check(record, answer_prefix)
@@ -45,7 +54,7 @@ def encode_records(tokenise: Tokenise, records: Sequence[Record], max_tokens: in
         _row(record, prompt, text, prefix if record.answer else [], label, max_tokens)
         for record, prompt, text, label in zip(records, prompts, texts, labels, strict=True)
     ]
-    return _pad(rows)
+    return _pad(rows, lead)
 
 
 def first_tokens(tokenise: Tokenise, texts: Sequence[str]) -> tuple[int, ...]:
@@ -95,18 +104,20 @@ def _row(
         )
     text = text[:room]
     ids = prompt + text + prefix + label
-    start = max(1, len(prompt))
-    if start >= len(ids):
+    if max(1, len(prompt)) >= len(ids):
         raise UsageError(f"Record '{record.id}' has {len(ids)} token(s) and none to predict; give it a longer text.")
-    return _Row(ids, start, len(ids) - len(label) if label else -1)
+    return _Row(ids, len(prompt), len(ids) - len(label) if label else -1)
 
 
-def _pad(rows: Sequence[_Row]) -> Tokens:
-    lengths = np.array([len(row.ids) for row in rows], dtype=np.int32)
+def _pad(rows: Sequence[_Row], lead: Sequence[int]) -> Tokens:
+    """Every row behind ``lead``, of which a record's first token is predicted too where it has no prompt."""
+    first = len(lead)
+    lengths = np.array([first + len(row.ids) for row in rows], dtype=np.int32)
     width = int(lengths.max()) if rows else 0
     ids = np.zeros((len(rows), width), dtype=np.int32)
     predicted = np.zeros((len(rows), width), dtype=np.bool_)
     for i, row in enumerate(rows):
-        ids[i, : len(row.ids)] = row.ids
-        predicted[i, row.start : len(row.ids)] = True
-    return Tokens(ids, lengths, predicted, np.array([row.answer for row in rows], dtype=np.int32))
+        ids[i, : lengths[i]] = [*lead, *row.ids]
+        predicted[i, max(1, first + row.start) : lengths[i]] = True
+    answers = [first + row.answer if row.answer >= 0 else -1 for row in rows]
+    return Tokens(ids, lengths, predicted, np.array(answers, dtype=np.int32), first)

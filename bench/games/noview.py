@@ -37,7 +37,7 @@ def baseline(
     scores: dict[str, Floats] = {
         "loss": -losses,
         "zlib": -losses / packed,
-        "length": tokens.lengths.astype(np.float64),
+        "length": (tokens.lengths - tokens.lead).astype(np.float64),
         "characters": np.array([len(text) for text in texts], dtype=np.float64),
     }
     try:

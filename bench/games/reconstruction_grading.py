@@ -1,7 +1,8 @@
 """Grades a reconstruction attack's answers against the records: the only place where guesses and truth meet.
 
-Truth is what carries gradient: of each record all tokens but the last, which is only ever predicted. What comes out
-is a sheet of grades, which may be published, and the details, which may not: what was true and what was guessed.
+Truth is what carries gradient: of each record all tokens but the last, which is only ever predicted. What stands in
+front of every record (a BOS) is nobody's secret: truth has none, and answers lose it. What comes out is a sheet of
+grades, which may be published, and the details, which may not: what was true and what was guessed.
 """
 
 from __future__ import annotations
@@ -89,15 +90,18 @@ def grade(
     answers: Sequence[Reconstruction],
     baseline: Sequence[Reconstruction],
     decode: Decode,
+    start: Ids = (),
 ) -> Graded:
     """Grades of an attack's ``answers``, in any order, a target without one being a failure.
 
-    ``truth``: per target the token ids of each of its records, whole, at least 2 tokens each. ``decode``: ids to text.
+    ``truth``: per target the own token ids of each of its records, at least 2 each. ``decode``: ids to text.
+    ``start``: what stands in front of every record. An answer may have it or not: a guess loses it at its beginning,
+    and its tokens, where no record holds them besides, are neither counted as claimed nor ranked.
     Raises SiloBenchError for what an attack did wrong: an answer to no target or a second one, more sequences than
     records, a token that the vocabulary does not have, scores of the wrong shape or NaN.
     """
     trained = _trained(targets, truth, decode)
-    sides = [_answers(side, trained, decode) for side in (answers, baseline)]
+    sides = [_answers(side, trained, decode, start) for side in (answers, baseline)]
     rouge, units = Rouge(), dict[Ids, int]()
     graded: list[GradedTarget] = []
     rows: list[dict[str, Any]] = []
@@ -131,7 +135,7 @@ def _trained(
 
 
 def _answers(
-    answers: Sequence[Reconstruction], targets: dict[tuple[int, str], Trained], decode: Decode
+    answers: Sequence[Reconstruction], targets: dict[tuple[int, str], Trained], decode: Decode, start: Ids
 ) -> dict[tuple[int, str], Answer]:
     found: dict[tuple[int, str], Answer] = {}
     for answer in answers:
@@ -139,11 +143,11 @@ def _answers(
         if key not in targets or key in found:
             why = "twice" if key in found else "and was not asked to"
             raise SiloBenchError(f"the attack answers for {key[1]} in round {key[0]} {why}")
-        found[key] = _checked(answer, targets[key], decode)
+        found[key] = _checked(answer, targets[key], decode, start)
     return found
 
 
-def _checked(answer: Reconstruction, target: Trained, decode: Decode) -> Answer:
+def _checked(answer: Reconstruction, target: Trained, decode: Decode, start: Ids) -> Answer:
     where = f"the attack's answer for {target.silo} in round {target.round}"
     scores = np.asarray(answer.token_scores, dtype=np.float64)
     if scores.ndim != 1 or np.isnan(scores).any():
@@ -158,9 +162,16 @@ def _checked(answer: Reconstruction, target: Trained, decode: Decode) -> Answer:
         raise SiloBenchError(f"{where} has a sequence of more than {MAX_TOKENS} tokens")
     if any(not 0 <= i < len(scores) for ids in (held, *sequences) for i in ids):
         raise SiloBenchError(f"{where} holds a token that the vocabulary of {len(scores)} does not have")
-    ranks = tuple(midranks(scores)[list(target.held)].tolist())
+    free = sorted({i for i in start if i < len(scores)} - {i for ids in target.tokens for i in ids})
+    asked = np.delete(np.arange(len(scores)), free)
+    ranks = tuple(midranks(scores[asked])[np.searchsorted(asked, target.held)].tolist())
+    sequences = tuple(_own(sequence, start) for sequence in sequences)
     texts = tuple(decode(sequence)[:MAX_CHARACTERS] for sequence in sequences)
-    return Answer(held, len(scores), ranks, sequences, texts, bool(answer.exact))
+    return Answer(tuple(i for i in held if i not in free), len(asked), ranks, sequences, texts, bool(answer.exact))
+
+
+def _own(sequence: Ids, start: Ids) -> Ids:
+    return sequence[len(start) :] if sequence[: len(start)] == start else sequence
 
 
 def _marked(target: Trained, answer: Answer | None, rouge: Rouge) -> Marked | None:

@@ -20,6 +20,7 @@ from bench.corpus.task import Record
 from bench.model import loading
 from bench.model.merged import Merged
 from bench.model.products import initial_factors, with_products
+from bench.model.text import start_of, tokenise
 from bench.spec.run import LoraSpec, ModelSpec
 
 #: logits held at once by ``stats``, in values (16 MiB as float32), so that memory does not grow with the records;
@@ -35,12 +36,14 @@ class LoraModel:
 
     layout: the adapter's tensors in the order of the model's own parameters, lora_A before lora_B, named as PEFT names
     them in a saved adapter (``base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight``). module: the PeftModel.
-    The base is frozen and in evaluation mode; the adapter's parameters are float32 whatever the base's type.
+    start: the tokens in front of every record (``ModelSpec.bos``). The base is frozen and in evaluation mode; the
+    adapter's parameters are float32 whatever the base's type.
     """
 
-    def __init__(self, module: Any, tokenizer: Any, device: torch.device) -> None:
+    def __init__(self, module: Any, tokenizer: Any, device: torch.device, start: Sequence[int] = ()) -> None:
         self.module = module
         self.tokenizer = tokenizer
+        self.start = tuple(start)
         self.device = device
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         names = tuple(name.replace(".default.", ".") for name, _ in named)
@@ -56,17 +59,19 @@ class LoraModel:
         """The base model in the directory ``path`` with an adapter that contributes nothing yet.
 
         device: ``auto`` (CUDA where there is a GPU), ``cpu``, ``cuda`` or ``cuda:N``. Raises UsageError for a directory
-        without a loadable model or tokenizer, an absent device, a LoRA target that matches nothing, and 4- or 8-bit
-        loading without bitsandbytes. Bounds PyTorch's threads to the cores that this process may use.
+        without a loadable model or tokenizer, a BOS that is asked for and not there, an absent device, a LoRA target
+        that matches nothing, and 4- or 8-bit loading without bitsandbytes. Bounds PyTorch's threads to the cores that
+        this process may use.
         """
         loading.bound_threads()
         where = loading.choose_device(device)
         tokenizer = loading.load_tokenizer(path)
+        start = start_of(tokenizer, model.bos, path)
         base = loading.load_base(path, model, where)
         size = int(base.get_output_embeddings().weight.shape[0])
         if len(tokenizer) > size:
             raise UsageError(f"{path}: its tokenizer has {len(tokenizer)} tokens and its model only {size}.")
-        loaded = cls(loading.add_lora(base, lora, where), tokenizer, where)
+        loaded = cls(loading.add_lora(base, lora, where), tokenizer, where, start)
         loaded.set_adapter(None)
         return loaded
 
@@ -115,13 +120,15 @@ class LoraModel:
         return list(self._parameters)
 
     def encode(self, records: Sequence[Record], max_tokens: int, answer_prefix: str = "") -> Tokens:
-        """Tokens of prompt + text + answer, at most ``max_tokens`` a record
+        """Tokens of prompt + text + answer behind ``start``, at most ``max_tokens`` of its own a record
         (``bench.corpus.encoding.encode_records``)."""
-        return encode_records(self._tokenise, records, max_tokens, answer_prefix)
+        return encode_records(self._tokenise, records, max_tokens, answer_prefix, self.start)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids, special tokens included."""
-        return str(self.tokenizer.decode([int(i) for i in ids], clean_up_tokenization_spaces=False))
+        """The text of token ids without the ``start`` that they may begin with; other special tokens included."""
+        given = [int(i) for i in ids]
+        own = given[len(self.start) :] if tuple(given[: len(self.start)]) == self.start else given
+        return str(self.tokenizer.decode(own, clean_up_tokenization_spaces=False))
 
     def label_ids(self, texts: Sequence[str]) -> tuple[int, ...]:
         """The first token of each label text (what follows ``answer_prefix``). Raises UsageError unless they differ."""
@@ -196,8 +203,7 @@ class LoraModel:
         return values
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
-        encoded = self.tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)
-        return [list(ids) for ids in encoded["input_ids"]]
+        return tokenise(self.tokenizer, texts)
 
 
 def _blank(tokens: Tokens) -> TokenStats:

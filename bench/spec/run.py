@@ -26,12 +26,14 @@ class PluginSpec(Config):
 
 
 class ModelSpec(Config):
-    """The base model. ``name``: ``smollm2-135m``, ``tiny``, ``hf:org/name`` or a local directory."""
+    """The base model. ``name``: ``smollm2-135m``, ``tiny``, ``hf:org/name`` or a local directory. ``bos``: what stands
+    in front of every record: what the model's tokenizer puts there by itself, its BOS in any case, or nothing."""
 
     name: str = "smollm2-135m"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     quantize: Literal["none", "8bit", "4bit"] = "none"
+    bos: Literal["auto", "always", "never"] = later("auto")
 
 
 class LoraSpec(Config):
@@ -81,7 +83,8 @@ class FederationSpec(Config):
 class PoolSpec(Config):
     """How many records of each kind, counted in records; all kinds are disjoint by cluster.
 
-    ``candidates`` is per silo; ``share`` of every silo's candidate clusters is trained on (the members).
+    ``candidates`` is per silo; ``share`` of every silo's candidate clusters is trained on (the members). Tokens are a
+    record's own: what stands in front of every record (``model.bos``) counts neither here nor there.
     """
 
     candidates: int = Field(60, ge=2)

@@ -33,8 +33,8 @@ class Corpus:
         return {record.id: row for row, record in enumerate(self.records)}
 
     def lengths(self) -> dict[str, int]:
-        """Tokens per record, after the cut at ``pool.max_tokens``."""
-        return {r.id: int(n) for r, n in zip(self.records, self.tokens.lengths, strict=True)}
+        """A record's own tokens, after the cut at ``pool.max_tokens``; what stands in front of all is not counted."""
+        return {r.id: int(n) - self.tokens.lead for r, n in zip(self.records, self.tokens.lengths, strict=True)}
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,29 @@ def test_the_last_token_carries_no_gradient_and_may_be_guessed_or_not() -> None:
     assert figures([t], [[(4, 2, 3, 4)]], [answer(t, [4])])["token_recall"].value == pytest.approx(1 / 3)
 
 
+@pytest.mark.parametrize(
+    ("claims", "guess", "score"), [([], (1, 2, 3), -1), ([7], (7, 1, 2, 3), 99), ([7], (1, 2, 3), 3.5)]
+)
+def test_what_stands_in_front_of_every_record_is_worth_nothing(
+    claims: list[int], guess: tuple[int, ...], score: float
+) -> None:
+    """An answer with the BOS, here 7, and one without are graded alike: as if the vocabulary did not have it."""
+    t, scores = target(), np.linspace(0, 1, VOCABULARY)
+    scores[[1, 2, 3, 9, 7]] = 4, 3, 2, 5, score
+    made = [answer(t, [1, 2, 9, *claims], [guess], scores)]
+    sheet = grade([t], [[(1, 2, 3, 4)]], made, [], decode, (7,)).sheet
+    found = {row.name: row.value for row in games.leakage(sheet).leakage}
+    assert found["token_precision"] == found["token_recall"] == pytest.approx(2 / 3)
+    assert found["token_auc"] == pytest.approx(1 - 3 / (3 * 36))  # 3 true tokens, 36 others, one of them above all
+    assert found["exact_order"] == found["rouge_l"] == 1
+
+
+def test_a_bos_alone_is_no_reconstruction() -> None:
+    t, bos = target(), 7
+    found = grade([t], [[(1, 2, 3)]], [answer(t, [bos], [(bos,)])], [answer(t, [bos], [(bos,)])], decode, (bos,)).sheet
+    assert {row.value for row in games.leakage(found).leakage if "auc" not in row.name} == {0.0}
+
+
 def test_precision_recall_and_ranking_by_hand() -> None:
     t = target(records=2)
     truth = [[(1, 2, 3, 0), (3, 4, 5, 6, 0)]]  # 1 2 3 and 3 4 5 6 carry gradient: 6 distinct tokens

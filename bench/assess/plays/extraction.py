@@ -156,7 +156,7 @@ def _inserted(
     gap = before[len(prompt) :]
     rows = [Record(f"{k}", gap + text, prompt=record.prompt + prompt) for k, text in enumerate(choices)]
     encoded = table.materials.model.encode(rows, 4 * most, "")
-    return encoded, encoded.lengths <= most
+    return encoded, encoded.lengths - encoded.lead <= most
 
 
 def _filled(table: Table, record: Record, before: str, after: str, choices: Sequence[str], most: int) -> Tokens:

@@ -25,9 +25,11 @@ def play(table: Table, name: str, attack: ReconstructionAttack, adversary: str, 
     if not targets:
         return Assessment("not-applicable", note="no silo trained in the rounds that the attack is asked about")
     model = table.materials.model
-    population = table.materials.tokens(table.materials.pool.population)
+    # what stands in front of every record is known to everybody: nobody is asked for it, and no guess gains by it
+    population = table.materials.tokens(table.materials.pool.population).without_lead()
     guessed = baselines.no_update(targets, population, model.vocab_size)
-    graded = reconstruction.grade(targets, [_trained(table, t) for t in targets], answers, guessed, model.decode)
+    truth = [_trained(table, t) for t in targets]
+    graded = reconstruction.grade(targets, truth, answers, guessed, model.decode, model.start)
     scored = games.leakage(graded.sheet)
     reads = tuple(dict.fromkeys(a.reads for a in answers if a.reads))
     status: Status = "void" if scored.void else "ok"
@@ -43,9 +45,10 @@ def _target(table: Table, round: int, victim: str) -> Target | None:
 
 
 def _trained(table: Table, target: Target) -> list[tuple[int, ...]]:
-    """The token ids of the records that the target's silo trained on in its round."""
+    """The own token ids of the records that the target's silo trained on in its round."""
     run = table.run
     tokens = training_tokens(run.case, target.silo)
     batches = run.transcript.training(target.round)[target.silo].batches
     rows = sorted({row for batch in batches for row in batch})
-    return [tuple(int(i) for i in tokens.ids[row, : tokens.lengths[row]]) for row in rows]
+    own = tokens.own()
+    return [tuple(int(i) for i in own[row]) for row in rows]

@@ -101,8 +101,8 @@ class Audit(Variant):
 def _random_tokens(materials: Materials, spec: RunSpec, count: int, rng: np.random.Generator) -> list[Record]:
     """Tokens drawn uniformly from those that stand in the population, as long as its records are."""
     population = materials.tokens(materials.pool.population or tuple(materials.pool.records))
-    known = np.unique(np.concatenate([row[:n] for row, n in zip(population.ids, population.lengths, strict=True)]))
-    length = int(np.median(population.lengths))
+    known = np.unique(np.concatenate(population.own()))
+    length = int(np.median(population.lengths)) - population.lead
     drawn = rng.choice(known, size=(count, length))
     return _labelled(materials, [materials.model.decode(row.tolist()) for row in drawn], rng)
 
