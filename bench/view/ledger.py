@@ -7,7 +7,7 @@ differences between its parts gives every part. Values lie on disk and are combi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.update import Terms
+from bench.view.elimination import ZERO, Unknown, components, eliminate
 from bench.view.openers.base import Guess
 from bench.view.truth import Truth, Verdict
 
-#: Combinations that are not yet single summands, at most so many at once.
-MAX_ROWS = 256
-_ZERO = 1e-9
-
-Key = tuple[int, str]
+Key = Unknown
 Own = Callable[[int, str], NDArray[np.floating] | None]
 
 
@@ -60,6 +57,8 @@ class Ledger:
         self._folder, self._truth, self._coalition, self._own = folder, truth, coalition, own
         self._tried: set[tuple[Terms, tuple[str, ...]]] = set()
         self._written = 0
+        #: what was worked out already: rows that hang together, with the unknowns that were left in them
+        self._solved: set[tuple[frozenset[str], frozenset[Key]]] = set()
 
     def has(self, terms: Terms) -> bool:
         """Whether ``terms``, less the coalition's own, are read as well as they can be."""
@@ -191,19 +190,25 @@ class Ledger:
         return None if found is None else (found, unchecked)
 
     def settle(self) -> bool:
-        """Add what follows from the rows by elimination. True where the ledger grew."""
-        rows = [row for row in self.rows.values() if len(row.terms) > 1 and not row.xor][:MAX_ROWS]
-        unknown = [{key: c for key, c in row.coefficients.items() if ((*key, 1),) not in self.rows} for row in rows]
-        columns = sorted({key for part in unknown for key in part})
-        matrix = np.array([[part.get(key, 0) for key in columns] for part in unknown], dtype=float)
-        if not columns:
-            return False
-        used = [(row, row.coefficients.keys() - part.keys()) for row, part in zip(rows, unknown, strict=True)]
+        """Add what follows from the rows by elimination. True where the ledger grew. Rows that were worked out already
+        and of which nothing more is known are not worked out again."""
+        rows = [row for row in self.rows.values() if len(row.terms) > 1 and not row.xor]
+        unknown = [
+            {key: float(c) for key, c in row.coefficients.items() if ((*key, 1),) not in self.rows} for row in rows
+        ]
         grew = False
-        for combination, weights in _eliminate(matrix):
-            terms = _plain_sum(combination, columns)
-            if terms is not None and not self.has(terms):
-                grew |= self._combine(terms, [(*u, w) for u, w in zip(used, weights, strict=True) if abs(w) > _ZERO])
+        for numbers in components(unknown):
+            names = frozenset(rows[n].path.name for n in numbers)
+            problem = names, frozenset(key for n in numbers for key in unknown[n])
+            if problem in self._solved:
+                continue
+            self._solved.add(problem)
+            for found in eliminate({n: unknown[n] for n in numbers}):
+                terms = _plain_sum(found.terms)
+                if terms is not None and not self.has(terms):
+                    used = [(n, weight) for n, weight in found.weights.items() if abs(weight) > ZERO]
+                    parts = [(rows[n], rows[n].coefficients.keys() - unknown[n].keys(), weight) for n, weight in used]
+                    grew |= self._combine(terms, parts)
         return grew
 
     def _combine(self, terms: Terms, parts: Sequence[tuple[Row, set[Key], float]]) -> bool:
@@ -232,37 +237,13 @@ class Ledger:
         return 0.0 if row is None else row.error
 
 
-def _plain_sum(combination: NDArray[np.float64], columns: Sequence[Key]) -> Terms | None:
+def _plain_sum(combination: Mapping[Key, float]) -> Terms | None:
     """The terms of a combination whose coefficients are all 1, in one round."""
-    live = np.flatnonzero(np.abs(combination) > _ZERO)
-    keys = [columns[int(i)] for i in live]
-    if not keys or np.abs(combination[live] - 1.0).max() > _ZERO or len({round for round, _ in keys}) > 1:
+    if any(abs(c - 1.0) > ZERO for c in combination.values()) or len({round for round, _ in combination}) > 1:
         return None
-    return tuple(sorted((round, silo, 1) for round, silo in keys))
+    return tuple(sorted((round, silo, 1) for round, silo in combination))
 
 
 def _rounding(values: NDArray[np.floating]) -> float:
     """What float32 keeps of values this large, as an absolute L2 error."""
     return 2.0**-24 * float(np.linalg.norm(values))
-
-
-def _eliminate(matrix: NDArray[np.float64]) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """The reduced row echelon form, each row with the combination of the given rows that makes it.
-
-    A unit vector lies in the row space exactly when it is a row of this form.
-    """
-    work = np.hstack([matrix, np.eye(len(matrix))])
-    columns = matrix.shape[1]
-    top = 0
-    for column in range(columns):
-        if top == len(work):
-            break
-        pivot = top + int(np.argmax(np.abs(work[top:, column])))
-        if abs(work[pivot, column]) < _ZERO:
-            continue
-        work[[top, pivot]] = work[[pivot, top]]
-        work[top] /= work[top, column]
-        others = np.arange(len(work)) != top
-        work[others] -= np.outer(work[others, column], work[top])
-        top += 1
-    return [(work[i, :columns], work[i, columns:]) for i in range(top)]

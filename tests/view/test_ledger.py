@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from bench.defense.channel import Candidate, Knowledge
 from bench.defense.defaults.mean import Mean
-from bench.view.ledger import _eliminate
+from bench.view.elimination import components, eliminate
 from bench.view.openers.base import Guess, Hints, terms_of
 from bench.view.truth import CEILING, TOLERANCE, Truth
 from tests.view import broken_channels as channels
@@ -97,20 +97,82 @@ def test_what_does_not_follow_is_not_read(federate: Federate, tmp_path: Path) ->
     assert found == {frozenset(s(0, 1, 2)), frozenset(s(2, 3, 4))}
 
 
-@given(arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.sampled_from([-1.0, 0.0, 1.0])))
+SMALL = arrays(
+    np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.sampled_from([-1.0, 0.0, 1.0, 2.0])
+)
+
+
+def as_rows(matrix: np.ndarray) -> dict[int, dict[tuple[int, str], float]]:
+    return {n: {(k, "s"): float(c) for k, c in enumerate(row) if c} for n, row in enumerate(matrix)}
+
+
+@given(SMALL)
 def test_elimination_gives_the_unit_vectors_in_the_row_space(matrix: np.ndarray) -> None:
-    found = _eliminate(matrix)
+    found = eliminate(as_rows(matrix))
     units = set()
-    for row, weights in found:
+    for solved in found:
+        row, weights = np.zeros(matrix.shape[1]), np.zeros(len(matrix))
+        for (k, _), c in solved.terms.items():
+            row[k] = c
+        for n, w in solved.weights.items():
+            weights[n] = w
         np.testing.assert_allclose(weights @ matrix, row, atol=1e-9)
-        if np.count_nonzero(np.abs(row) > 1e-9) == 1:
-            units.add(int(np.argmax(np.abs(row))))
+        if len(solved.terms) == 1:
+            units |= {k for k, _ in solved.terms}
     rank = np.linalg.matrix_rank(matrix)
     assert len(found) == rank
     for i in range(matrix.shape[1]):
         unit = np.eye(matrix.shape[1])[i]
         inside = np.linalg.matrix_rank(np.vstack([matrix, unit])) == rank
         assert inside == (i in units)
+
+
+@given(SMALL)
+def test_rows_apart_give_what_all_together_give(matrix: np.ndarray) -> None:
+    """And rows that share no unknown, directly or through others, are apart."""
+    rows = as_rows(matrix)
+    parts = components(list(rows.values()))
+    assert sorted(n for part in parts for n in part) == [n for n, row in rows.items() if row]
+    held = [{key for n in part for key in rows[n]} for part in parts]
+    assert sum(map(len, held)) == len(set().union(*held))
+    apart = [s for part in parts for s in eliminate({n: rows[n] for n in part})]
+    whole = eliminate(rows)
+    assert sorted(tuple(sorted(s.terms.items())) for s in apart) == sorted(
+        tuple(sorted(s.terms.items())) for s in whole
+    )
+
+
+@pytest.mark.parametrize("earlier", [254, 255, 600])
+def test_no_number_of_earlier_sums_hides_what_a_later_one_gives(
+    earlier: int, federate: Federate, tmp_path: Path
+) -> None:
+    """Sums that give nothing by themselves, one a round, and in the last round two that differ by one silo."""
+
+    class Sums(channels.Sealing):
+        def read(self, knowledge: Knowledge) -> Iterable[Candidate]:
+            for round, silos in [(r, s(0, 1, 2)) for r in range(earlier + 1)] + [(earlier, s(0, 1))]:
+                total = np.sum([run.summand(round, name) for name in sorted(silos)], axis=0, dtype=np.float64)
+                yield Candidate(round, frozenset(silos), total, "told")
+
+    run = federate(Sums(), silos=3, rounds=earlier + 1, release="none", size=64)
+    view = run.view(tmp_path / "v", "server", "server")
+    assert [r.round for r in view.uploads("silo-2")] == [earlier]
+
+
+def test_what_is_linked_across_rounds_is_solved_together(federate: Federate, tmp_path: Path) -> None:
+    """The sum of round 0, and each silo's summand of round 1 less that of round 0: with one of round 1, one of 0."""
+    run = federate(channels.Denies(), release="none", rounds=2)
+
+    def tells(knowledge: Knowledge, hints: Hints) -> Iterable[Candidate]:
+        for name in ("silo-0", "silo-1", "silo-2"):
+            values = run.summand(1, name) - run.summand(0, name)
+            yield Guess(1, frozenset({name}), values, "told", form="difference", minus=(0, name))
+        yield Guess(1, frozenset({"silo-0"}), run.summand(1, "silo-0"), "told")
+        yield Guess(0, frozenset(s(0, 1)), run.summand(0, "silo-0") + run.summand(0, "silo-1"), "told")
+
+    view = run.view(tmp_path / "v", "server", "server", openers=[tells])
+    found = {(r.round, next(iter(r.silos))) for r in view.uploads()}
+    assert found == {(1, "silo-0"), (0, "silo-0"), (0, "silo-1"), (1, "silo-1")}
 
 
 # -- the agreement rule -----------------------------------------------------------------------------------------------
