@@ -20,7 +20,6 @@ from bench.core.errors import CannotOpen
 from bench.defense.channel import Candidate, Knowledge
 from bench.view.openers.base import Guess, Hints, terms_of
 
-_MAX_CONTEXT = 4 * 2**20
 #: sums that are looked at for integers, and taken apart, under one relation
 _GLANCES, _ATTEMPTS = 3, 12
 
@@ -107,16 +106,12 @@ def schemes(knowledge: Knowledge) -> list[Scheme]:
     """The CKKS parameters among the keys that the coalition holds or was sent."""
     held = (np.asarray(v, dtype=np.uint8).tobytes() for keys in knowledge.keys.values() for v in keys.values())
     sent = (
-        message.frame(i)
-        for message in knowledge.messages
-        if message.round < 0
-        for i, length in enumerate(message.lengths)
-        if length <= _MAX_CONTEXT
+        message.frame(i) for message in knowledge.messages if message.round < 0 for i in range(len(message.lengths))
     )
     found: dict[Scheme, None] = {}
     for context in chain(held, sent):
         try:
-            found[scheme_of(context[:_MAX_CONTEXT])] = None
+            found[scheme_of(context)] = None
         except CannotOpen:
             continue
     return list(found)
@@ -212,7 +207,9 @@ def _from_pool(lock: Lock, pool: list[Known], relation: Relation, scale: float) 
             except CannotOpen as error:
                 why = str(error)
         solved.append(new)
-    raise NotFound(why)
+    untried = len(pool) - _ATTEMPTS
+    more = f"; {untried} of {len(pool)} ciphertexts, those known worst, were not tried" if untried > 0 else ""
+    raise NotFound(why + more)
 
 
 def _plaintext(known: Known, relation: Relation, scale: float) -> tuple[Float, Float]:

@@ -221,7 +221,8 @@ def _nothing(views: Sequence[View], attack: Attack) -> Assessment:
     """Nothing that the attack needs was opened: because it was dropped from the disk, or because it did not open."""
     thinned = sorted({f"round {r} {stage} of {sender}" for view in views for r, stage, sender in view.thinned})
     if thinned:
-        return Assessment("thinned", note=f"dropped to hold the disk budget: {', '.join(thinned[:5])}")
+        more = f" and {len(thinned) - 5} more" if len(thinned) > 5 else ""
+        return Assessment("thinned", note=f"dropped to hold the disk budget: {', '.join(thinned[:5])}{more}")
     kinds = sorted({reading.kind for view in views for reading in view.readings})
     opened = f" (what opened: {', '.join(kinds)})" if kinds else ""
     # an attack's own opener says so why it failed
@@ -232,7 +233,13 @@ def _nothing(views: Sequence[View], attack: Attack) -> Assessment:
 
 
 def _lost(views: Sequence[View], attack: Attack) -> str:
-    """Which sums an attack on sums lacks because a server step can't be undone."""
+    """What the views lack: what was not tried, and for an attack on sums those behind a step that can't be undone."""
+    left_out = dict.fromkeys(what for view in views for what in view.untried)
+    untried = f"not tried: {', '.join(left_out)}" if left_out else ""
+    return "; ".join(part for part in (_lost_sums(views, attack), untried) if part)
+
+
+def _lost_sums(views: Sequence[View], attack: Attack) -> str:
     if not attack.needs & {"sum", "difference"}:
         return ""
     rounds: dict[str, set[int]] = {}

@@ -69,6 +69,7 @@ class _Builder:
         self._implied: set[int] = set()
         self._memories: dict[int, State] = {}
         self._lost: dict[int, str] = {}
+        self._untried: tuple[str, ...] = ()
 
     def _own(self, round: int, silo: str) -> NDArray[np.floating] | None:
         return self.seen.knowledge.contributions.get((round, silo))
@@ -83,6 +84,7 @@ class _Builder:
             for opener in (*own, *openers):
                 for candidate in opener(world.knowledge, world.hints):
                     self._add(world.whole(candidate))
+        self._untried = tuple(hints.left_out)
         self._follow()
         self._decode("release", ROUNDING[precision])
         self._follow()
@@ -280,7 +282,7 @@ class _Builder:
         for round, handle in sorted(self.released.items()):
             writer.add("query", round, frozenset(), "the released model's interface", handle=handle)
         shutil.rmtree(self._work)
-        return writer.commit(self.seen.thinned, self._lost_sums())
+        return writer.commit(self.seen.thinned, self._lost_sums(), self._untried)
 
     def _lost_sums(self) -> tuple[tuple[int, str], ...]:
         """(round, server step) of sums that nothing gave, and that the adapters around them did not, for the step."""

@@ -59,6 +59,9 @@ class _CompactHints:
     def traits(self) -> Traits:
         return self._inner.traits()
 
+    def untried(self, what: str) -> None:
+        self._inner.untried(what)
+
 
 class World:
     """What the openers are shown of the rounds of one support (None: of the dense ones), set-up included."""

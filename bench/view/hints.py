@@ -22,6 +22,8 @@ class LiveHints:
     def __init__(self, seen: Seen, ledger: Ledger, truth: Truth, find: Callable[[], Traits]) -> None:
         self._seen, self._ledger, self._truth, self._find = seen, ledger, truth, find
         self._traits: Traits | None = None
+        #: what openers did not try, in the order in which they said so
+        self.left_out: dict[str, None] = {}
         self.checked = any(truth.known(round) for round in range(seen.knowledge.public.rounds))
 
     def targets(self, message: Message) -> Sequence[frozenset[str]]:
@@ -46,3 +48,6 @@ class LiveHints:
         if self._traits is None:
             self._traits = self._find()
         return self._traits
+
+    def untried(self, what: str) -> None:
+        self.left_out[what] = None

@@ -87,8 +87,9 @@ class Reading:
 class View:
     """All readings of one coalition. ``thinned``: (round, stage, sender) of messages that it saw and whose bytes the
     transcript no longer holds. ``lost``: (round, server step) of sums that the adapters around them would give, had the
-    step an inverse there. ``initial_path``: the file of the adapter that the federation started from, where the
-    coalition knows it; nobody trained it, so it is no reading."""
+    step an inverse there. ``untried``: what openers left out where their work is bounded. ``initial_path``: the file of
+    the adapter that the federation started from, where the coalition knows it; nobody trained it, so it is no
+    reading."""
 
     adversary: str
     coalition: frozenset[str]
@@ -100,6 +101,7 @@ class View:
     directory: Path
     initial_path: Path | None = None
     lost: tuple[tuple[int, str], ...] = ()
+    untried: tuple[str, ...] = ()
 
     @property
     def initial(self) -> Array | None:
@@ -139,7 +141,7 @@ class View:
             return Reading(path=path(file), before_path=path(before), **values)
 
         return cls(
-            **{name: getattr(found, name) for name in ("adversary", "coalition", "victims", "spec", "thinned", "lost")},
+            **{name: getattr(found, name) for name in _AS_WRITTEN},
             public=found.public.public(),
             readings=tuple(reading(**dict(entry)) for entry in found.readings),
             directory=directory,
@@ -165,6 +167,8 @@ def _tensor(path: Path | None, name: str) -> NDArray[Any] | None:
         raise SiloBenchError(f"{path} can't be read ({error}); remove the view and build it again.") from None
 
 
+#: fields of a view that stand in its manifest as they are
+_AS_WRITTEN = ("adversary", "coalition", "victims", "spec", "thinned", "lost", "untried")
 FileNumber = Annotated[int, Field(ge=0, lt=MAX_READINGS)]
 
 
@@ -195,6 +199,7 @@ class Manifest(Foreign):
     initial: FileNumber | None
     thinned: tuple[tuple[Round, str, str], ...]
     lost: tuple[tuple[Round, str], ...] = ()
+    untried: tuple[str, ...] = ()
     readings: Annotated[tuple[Entry, ...], Field(max_length=MAX_READINGS), FailFast()]
 
 

@@ -103,9 +103,15 @@ class ViewWriter:
             self._files += 1
         return number
 
-    def commit(self, thinned: tuple[tuple[int, str, str], ...] = (), lost: tuple[tuple[int, str], ...] = ()) -> View:
+    def commit(
+        self,
+        thinned: tuple[tuple[int, str, str], ...] = (),
+        lost: tuple[tuple[int, str], ...] = (),
+        untried: tuple[str, ...] = (),
+    ) -> View:
         """Make the view count, in place of what was there."""
-        manifest = {**self._head, "initial": self._initial, "thinned": thinned, "lost": lost, "readings": self._entries}
+        missed = {"thinned": thinned, "lost": lost, "untried": untried}
+        manifest = {**self._head, "initial": self._initial, **missed, "readings": self._entries}
         (self.partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(self.directory, ignore_errors=True)
         self.partial.rename(self.directory)

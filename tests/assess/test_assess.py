@@ -132,7 +132,7 @@ def test_what_was_dropped_from_the_disk_is_told_from_what_did_not_open(make: Cal
     assert found.status == "thinned"
     first = ["broadcast of server", "upload of silo-0", "upload of silo-1", "upload of silo-2"]
     said = [*(f"round 0 {word}" for word in first), "round 1 broadcast of server"]  # the first five of nine
-    assert found.note == f"dropped to hold the disk budget: {', '.join(said)}"
+    assert found.note == f"dropped to hold the disk budget: {', '.join(said)} and 4 more"
 
 
 def test_coalitions_that_opened_nothing_are_counted_and_the_others_seated(make: Callable[..., World]) -> None:

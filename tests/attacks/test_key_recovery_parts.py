@@ -338,3 +338,18 @@ def test_the_verdict_in_words() -> None:
     assert "1e-09 at float64, 0.5 at float32, 9e+02 at bfloat16, 40 at float16" in said
     assert "releases at float32, bfloat16 and float16 are out of its reach, which is no proof" in said
     assert "no precision on offer is out" in report.sentence(dict.fromkeys(left, 0.1))
+
+
+def test_parameters_are_read_of_a_context_with_all_its_keys() -> None:
+    """Rotation keys make a context of tens of megabytes, which a coalition may hold or be sent like a small one."""
+    import tenseal as ts
+
+    made = ts.context(ts.SCHEME_TYPE.CKKS, 8192, coeff_mod_bit_sizes=[60, 40, 60])
+    made.global_scale = 2**40
+    made.generate_galois_keys()
+    raw = made.serialize(save_public_key=True, save_secret_key=False, save_galois_keys=True)
+    assert len(raw) > 4 * 2**20
+    sent: Any = Held(-1, "keys", "dealer", ("silo-0",), (raw,))
+    public: Any = None
+    knowledge: Any = Knowledge(frozenset({"silo-0"}), public, (sent,), {}, {})
+    assert [scheme.degree for scheme in recovery.schemes(knowledge)] == [8192]

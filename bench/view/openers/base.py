@@ -81,6 +81,9 @@ class Hints(Protocol):
 
     def traits(self) -> Traits: ...
 
+    def untried(self, what: str) -> None:
+        """Note, as part of a sentence, what was left out where work must be bounded: it is said beside every row."""
+
 
 Opener = Callable[[Knowledge, Hints], Iterable[Candidate]]
 

@@ -5,13 +5,14 @@ GCM is the same with the counter starting at 2. What decrypts to something uneve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 
 from bench.core.parties import is_silo
-from bench.defense.channel import Candidate, Knowledge
+from bench.defense.channel import Candidate, Knowledge, Message
 from bench.view.openers.base import Hints, sealed
 from bench.view.openers.layouts import Source, bodies
 from bench.view.openers.numeric import read_message
@@ -21,7 +22,7 @@ _KEY_SIZES = (16, 32)
 _KEY_OFFSETS = (0, 12, 16, 32)
 _STARTS = (0, 12, 16, 28, 32, 44, 48, 64)
 _SMALL = 64  # bytes of a frame that may be nothing but a key and a nonce
-_MOST_KEYS = 48
+_MOST_KEYS = 256
 _TAG = 16
 
 
@@ -48,12 +49,16 @@ def shipped_keys(knowledge: Knowledge, hints: Hints) -> Iterable[Candidate]:
     if not pending:
         return
     small = _small_frames(knowledge)
-    held = [cut for keys in knowledge.keys.values() for value in keys.values() for cut in _cuts(value.tobytes())]
+    held = _held(knowledge)
+    if len(held) > _MOST_KEYS:
+        hints.untried(f"{len(held) - _MOST_KEYS} of {len(held)} keys that the coalition holds, the oldest")
     for message in pending:
         source = Source.of(message)
         if not _even(source):
             continue
-        shipped = [cut for sender in (message.sender, "") for frame in small.get(sender, ()) for cut in _cuts(frame)]
+        shipped = _near(message, small)
+        if len(shipped) > _MOST_KEYS:
+            hints.untried(f"keys in small frames beyond the {_MOST_KEYS} next to each message")
         keys = dict.fromkeys([*_keys_inside(source), *shipped[:_MOST_KEYS], *held[:_MOST_KEYS]])
         for plain in _decrypted(source, list(keys), message.round, knowledge.public.layout.size):
             yield from read_message(message, plain, knowledge, hints, "AES-CTR, its key shipped or held: ")
@@ -66,15 +71,31 @@ def _even(source: Source) -> bool:
     return source.size >= 2 * _SMALL and surprise(middle(source.whole())) > EVEN
 
 
-def _small_frames(knowledge: Knowledge) -> dict[str, list[bytes]]:
-    """Frames of at most ``_SMALL`` bytes by sending silo; under "" those of the server, a dealer and the set-up."""
-    found: dict[str, list[bytes]] = {}
+def _held(knowledge: Knowledge) -> list[bytes]:
+    """Distinct keys that the coalition's parties hold, the newest of each party first."""
+    newest = zip_longest(*(reversed(list(keys.values())) for keys in knowledge.keys.values()))
+    values = (value.tobytes() for one in newest for value in one if value is not None)
+    return list(dict.fromkeys(cut for value in values for cut in _cuts(value)))
+
+
+def _near(message: Message, small: Mapping[str, Sequence[tuple[int, bytes]]]) -> list[bytes]:
+    """Distinct keys in the small frames of the message's sender, of everybody else and of the set-up, those of the
+    rounds next to it first, of two as near the later one."""
+    frames = [(round, frame) for sender in (message.sender, "") for round, frame in small.get(sender, ())]
+    frames.sort(key=lambda one: (abs(one[0] - message.round), -one[0]))
+    return list(dict.fromkeys(cut for _, frame in frames for cut in _cuts(frame)))
+
+
+def _small_frames(knowledge: Knowledge) -> dict[str, list[tuple[int, bytes]]]:
+    """Distinct frames of at most ``_SMALL`` bytes with their rounds, by sending silo; under "" those of the server, a
+    dealer and the set-up."""
+    found: dict[str, dict[tuple[int, bytes], None]] = {}
     for message in knowledge.messages:
         owner = message.sender if is_silo(message.sender) and message.round >= 0 else ""
         for index, length in enumerate(message.lengths):
-            if _KEY_SIZES[0] <= length <= _SMALL and len(found.setdefault(owner, [])) < _MOST_KEYS:
-                found[owner].append(message.frame(index))
-    return found
+            if _KEY_SIZES[0] <= length <= _SMALL:
+                found.setdefault(owner, {})[message.round, message.frame(index)] = None
+    return {owner: list(frames) for owner, frames in found.items()}
 
 
 def _cuts(frame: bytes) -> Iterator[bytes]:

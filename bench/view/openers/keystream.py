@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,10 @@ def _related(group: Sequence[_Sealed], size: int, hints: Hints) -> Iterator[tupl
             i = parent[i]
         return i
 
-    for i, j in _pairs(group):
+    pairs, left = _pairs(group)
+    if left:
+        hints.untried(f"{left} pairs of '{group[0].message.stage}' messages for one keystream, those far apart")
+    for i, j in pairs:
         if root(i) != root(j) and _share(_Pair(group[i], group[j], size), hints):
             parent[root(j)] = root(i)
     for r in {root(i) for i in range(len(group))}:
@@ -108,19 +110,23 @@ def _related(group: Sequence[_Sealed], size: int, hints: Hints) -> Iterator[tupl
         yield from ((reference, entry) for entry in kin if entry is not reference and entry.closed)
 
 
-def _pairs(group: Sequence[_Sealed]) -> list[tuple[int, int]]:
-    """All pairs up to a bound; first those of one round, or of one sender in neighbouring rounds."""
+def _pairs(group: Sequence[_Sealed]) -> tuple[list[tuple[int, int]], int]:
+    """All pairs up to a bound, and how many more there are; first those of one round, or of one sender in neighbouring
+    rounds, then those near each other, of two as near the newer ones."""
 
-    def far(pair: tuple[int, int]) -> tuple[bool, int]:
+    def far(pair: tuple[int, int]) -> tuple[bool, int, int]:
         a, b = group[pair[0]].message, group[pair[1]].message
         near = (a.round == b.round) or (a.sender == b.sender and abs(a.round - b.round) == 1)
-        return not near, pair[1] - pair[0]
+        return not near, pair[1] - pair[0], -pair[1]
 
-    if len(group) > 4 * _MAX_PAIRS:
-        return [(i, i + 1) for i in range(len(group) - 1)]
-    window = max(1, 8 * _MAX_PAIRS // len(group))
-    close = [(i, j) for i, j in combinations(range(len(group)), 2) if j - i <= window]
-    return sorted(close, key=far)[:_MAX_PAIRS]
+    n = len(group)
+    if n > 4 * _MAX_PAIRS:
+        chosen = [(i, i + 1) for i in reversed(range(n - 1))]
+    else:
+        window = max(1, 8 * _MAX_PAIRS // n)
+        close = [(i, j) for i in range(n) for j in range(i + 1, min(n, i + window + 1))]
+        chosen = sorted(close, key=far)[:_MAX_PAIRS]
+    return chosen, n * (n - 1) // 2 - len(chosen)
 
 
 def _share(pair: _Pair, hints: Hints) -> bool:
