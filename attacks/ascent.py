@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from bench.view.view import Reading, View
 
 api = 1
-version = 1
+version = 2
 
 
 class Config(Scores):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
-version = 1
+version = 2
 
 Scores = NDArray[np.float64]
 

@@ -20,7 +20,7 @@ from bench.core.update import Array
 from bench.defense.channel import Message, Outgoing
 
 api = 1
-version = 1
+version = 2
 
 
 class Config(Scores):

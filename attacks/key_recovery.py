@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from bench.view.view import View
 
 api = 1
-version = 1
+version = 2
 
 
 def opener(knowledge: Knowledge, hints: Hints) -> Iterable[Candidate]:

@@ -21,7 +21,7 @@ from bench.core.records import joined
 from bench.core.tokens import Tokens
 
 api = 1
-version = 1
+version = 2
 
 
 class Config(Scores):

@@ -20,7 +20,7 @@ from bench.defense.channel import Message, Outgoing
 from bench.defense.public import Public
 
 api = 1
-version = 1
+version = 2
 
 
 class Config(Scores):

@@ -34,7 +34,8 @@ GameName = str
 class Candidates:
     """Records that a game asks about, shuffled and unlabelled. ``silos[i]`` holds candidate i if anyone does.
 
-    ``groups`` (cluster ids) are not given to attacks; ids are opaque and carry no order.
+    ``texts``: what the model sees of each, decoded from ``tokens`` and so cut where they are. ``groups`` (cluster ids)
+    are not given to attacks; ids are opaque and carry no order.
     """
 
     ids: tuple[str, ...]

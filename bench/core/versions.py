@@ -8,8 +8,8 @@ from __future__ import annotations
 
 #: what a finished training is: partition, planting, rounds, what is released, utility and cost
 TRAINING = 1
-#: what a coalition reads of a transcript
-VIEWS = 1
+#: what a coalition reads of a transcript, and what a game asks beside it: the scores that see no view
+VIEWS = 2
 #: what a sheet of scores is turned into: figures and intervals. A change is computed anew from the sheets
 SCORING = 1
 

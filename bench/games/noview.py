@@ -28,7 +28,8 @@ def baseline(
     """Scores (n,) of all candidates, by name, from the base model and the texts alone; higher = more likely a member.
 
     ``loss``: minus the base model's mean negative log-likelihood per token. ``zlib``: that over the bytes of the
-    zlib-compressed text (Carlini et al. 2021). ``length``: tokens. ``characters``: of the text. ``fit:words``: a
+    zlib-compressed text (Carlini et al. 2021). ``texts``: what the model saw, since a text that goes on behind the last
+    token tells of what no loss covers. ``length``: tokens. ``characters``: of the text. ``fit:words``: a
     classifier of words, trained on the other fold's labels; left out where the clusters are too few for two folds.
     ``stats``: of the base model. ``cluster`` must hold the labels that the sheet is made with: they make the folds.
     """

@@ -52,9 +52,17 @@ class Materials:
         return self.corpus.tokens.take([self.corpus.rows[i] for i in ids])
 
     def texts(self, ids: Iterable[str]) -> tuple[str, ...]:
-        """What an attacker would call the record's text: prompt, text and answer as written."""
-        chosen = (self.pool.records[i] for i in ids)
-        return tuple(record.prompt + record.text + record.answer for record in chosen)
+        """The text that the model sees of each record, decoded from its own tokens: cut where they are cut, so that no
+        score of the text knows more than the losses beside it."""
+        chosen = tuple(ids)
+        fresh = [i for i in dict.fromkeys(chosen) if i not in self._decoded]
+        for i, own in zip(fresh, self.tokens(fresh).own(), strict=True):
+            self._decoded[i] = self.model.decode(own.tolist())
+        return tuple(self._decoded[i] for i in chosen)
+
+    @cached_property
+    def _decoded(self) -> dict[str, str]:
+        return {}
 
     def gold(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """Index of each record's label in ``task.labels``, -1 without one."""

@@ -12,6 +12,7 @@ from scipy import stats
 
 from bench.board.leaderboard import add, check, load, planting_of, read_lines, render, stale_ids, write
 from bench.core.errors import UsageError
+from bench.core.versions import harness
 from bench.games.membership import make_sheet
 from bench.spec.canonical import sha256
 from bench.spec.result import Claim, Leakage, Result, Utility
@@ -317,12 +318,12 @@ class Registry:
 
 
 def test_a_row_is_stale_where_a_version_rose_or_is_unknown_or_its_plug_in_is_gone() -> None:
-    now = {"task/reviews": 3, "defense/fedavg": 3, "attack/mia": 3, "TRAINING": 1, "VIEWS": 1, "SCORING": 1}
+    now = {"task/reviews": 3, "defense/fedavg": 3, "attack/mia": 3, **harness()}
     fresh = result(versions=now)
     other_code = result(seed=1, versions=now, fingerprint="0" * 64)
     attack_rose, harness_rose = (
         result(seed=2, versions=now | {"attack/mia": 2}),
-        result(seed=3, versions=now | {"VIEWS": 2}),
+        result(seed=3, versions=now | {"VIEWS": now["VIEWS"] + 1}),
     )
     unknown, gone = result(seed=4), result(defense="gone", versions=now)
     found = stale_ids([fresh, other_code, attack_rose, harness_rose, unknown, gone], Registry())  # type: ignore[arg-type]

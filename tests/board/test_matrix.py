@@ -112,7 +112,8 @@ def test_stale_cells_are_counted_and_fail_no_check() -> None:
 def test_a_cell_is_stale_by_its_versions_alone() -> None:
     plugins = Plugins()
     parts = {"task": "clinical-notes", "defense": "fedavg", "attack": "mia"}
-    now = {"task/clinical-notes": 1, "defense/fedavg": 1, "attack/mia": 1, **harness()}
+    mia = plugins.find("attack", "mia").version
+    now = {"task/clinical-notes": 1, "defense/fedavg": 1, "attack/mia": mia, **harness()}
     one = matrix.entry(result(**parts, versions=now, fingerprint="0" * 64), PLAYED)
     old = matrix.entry(result(**parts, versions=now | {"VIEWS": 0}), PLAYED)
     unknown = matrix.entry(result(**parts, seed=1), PLAYED)

@@ -46,11 +46,12 @@ def test_nothing_that_was_recorded_was_edited() -> None:
 def test_a_new_version_changes_the_keys_of_its_attack_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     before = settings.keys(PLUGINS, "fedavg", ("mia", "lira"))
     plugins = Plugins()
-    raised = replace(plugins.find("attack", "mia").outline, version=2)
+    now = plugins.find("attack", "mia").version
+    raised = replace(plugins.find("attack", "mia").outline, version=now + 1)
     monkeypatch.setitem(plugins._all("attack"), "mia", replace(plugins.find("attack", "mia"), outline=raised))
     after = settings.keys(plugins, "fedavg", ("mia", "lira"))
     assert {attack for attack in before if before[attack] != after[attack]} == {"mia"}
-    assert after["mia"] == before["mia"].replace("mia@1", "mia@2")
+    assert after["mia"] == before["mia"].replace(f"mia@{now}", f"mia@{now + 1}")
 
 
 # -- what the checks find ------------------------------------------------------------------------------------------

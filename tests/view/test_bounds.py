@@ -42,7 +42,7 @@ class KeyBeside(channels.Denies):
 
 
 def test_a_key_beside_its_message_is_tried_in_every_round(federate: Federate, tmp_path: Path) -> None:
-    run = federate(KeyBeside(), release="none", rounds=20)
+    run = federate(KeyBeside(), release="none", rounds=8)
     view = run.view(tmp_path / "view", "server", "server", traits=Traits())
     assert {(r.round, *r.silos) for r in view.uploads()} == set(run.updates)
 

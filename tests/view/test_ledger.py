@@ -154,7 +154,7 @@ def test_no_number_of_earlier_sums_hides_what_a_later_one_gives(
                 total = np.sum([run.summand(round, name) for name in sorted(silos)], axis=0, dtype=np.float64)
                 yield Candidate(round, frozenset(silos), total, "told")
 
-    run = federate(Sums(), silos=3, rounds=earlier + 1, release="none", size=64)
+    run = federate(Sums(), silos=3, rounds=earlier + 1, release="none", size=48)
     view = run.view(tmp_path / "v", "server", "server")
     assert [r.round for r in view.uploads("silo-2")] == [earlier]
 

@@ -22,7 +22,7 @@ _KEY_SIZES = (16, 32)
 _KEY_OFFSETS = (0, 12, 16, 32)
 _STARTS = (0, 12, 16, 28, 32, 44, 48, 64)
 _SMALL = 64  # bytes of a frame that may be nothing but a key and a nonce
-_MOST_KEYS = 256
+_MOST_KEYS = 64
 _TAG = 16
 
 
