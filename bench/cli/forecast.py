@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bench.assess.harness import Harness, Options
 from bench.assess.jobs import Job, jobs
+from bench.assets.assets import Assets
 from bench.cli.estimate import attack_seconds, training_bytes, training_seconds
 from bench.plugins.find import Plugins
 from bench.spec.config import canonical_json
@@ -36,8 +37,11 @@ def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins
     """Per cell: whether it is stored, and a rough time and size; a training's is put on its first missing cell, and
     an attack's work on its first adversary's, whose passes the others share.
 
-    Builds every defense, so that parts that don't combine are found. Raises UsageError.
+    Builds every defense, so that parts that don't combine are found, and looks at local models without loading them.
+    Raises UsageError.
     """
+    for model in dict.fromkeys(row.run.model for row in rows):
+        Assets(quiet=True).examine(model)
     harness = Harness(store, plugins, Options(quiet=True))
     return [one for job in jobs(rows, seeds) for one in _estimates(harness, job)]
 
