@@ -91,7 +91,10 @@ class Harness:
 
         parts, variant = build_parts(spec, self.plugins), build(spec.variant, self.plugins)
         self.progress.note(f"{spec.task.name}, {spec.defense_name}, seed {seed}: loading model and records")
-        materials = variant.materials(self.workshop().materials(spec, seed), spec, seed)
+        loaded = self.workshop().materials(spec, seed)
+        for warning in loaded.warnings:
+            self.progress.once(warning)
+        materials = variant.materials(loaded, spec, seed)
         if plantings is None:
             self._adopt(spec.planting_id(seed))
             plantings = draw_plantings(variant, materials, spec, seed, self.store)

@@ -30,7 +30,8 @@ def refuse_adapters(path: Path, name: str) -> None:
         base = _base(path)
         raise UsageError(
             f"{name} holds an adapter alone ({listed}), and no model: merge it into "
-            f"{base or 'the model that it changes'} with {merging(base or 'BASE', source, merged)} and name {merged} instead."
+            f"{base or 'the model that it changes'} with {merging(base or 'BASE', source, merged)} "
+            f"and name {merged} instead."
         )
     if hub:
         raise UsageError(

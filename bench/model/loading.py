@@ -82,6 +82,8 @@ def load_base(path: Path, spec: ModelSpec, device: torch.device) -> Any:
     if info["missing_keys"]:
         # transformers would fill them with random numbers
         raise UsageError(f"{path}: the weights lack {len(info['missing_keys'])} of the model's tensors.")
+    if base.get_output_embeddings() is None or base.get_input_embeddings() is None:
+        raise UsageError(f"{path}: the model has no embedding or no output layer of its own, so it gives no losses.")
     base.requires_grad_(False)
     return base.eval() if spec.quantize != "none" else base.to(device).eval()
 

@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.core.errors import SiloBenchError, UsageError
+from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens, TokenStats
 from bench.core.update import Array, Layout
 from bench.corpus.encoding import encode_records, first_tokens
 from bench.corpus.task import Record
-from bench.model import loading
+from bench.model import loading, probe
 from bench.model.merged import Merged
 from bench.model.products import initial_factors, with_products
 from bench.model.text import start_of, tokenise
@@ -51,6 +51,7 @@ class LoraModel:
         self._parameters: list[torch.nn.Parameter] = [p for _, p in named]
         base = module.get_base_model()
         self.vocab_size = int(base.get_output_embeddings().weight.shape[0])
+        self.limits = probe.limits(base)
         self._features, self._head = _split(base, device)
         self._merged = Merged(module, self.layout, device)
 
@@ -60,19 +61,20 @@ class LoraModel:
 
         device: ``auto`` (CUDA where there is a GPU), ``cpu``, ``cuda`` or ``cuda:N``. Raises UsageError for a directory
         without a loadable model or tokenizer, a BOS that is asked for and not there, an absent device, a LoRA target
-        that matches nothing, and 4- or 8-bit loading without bitsandbytes. Bounds PyTorch's threads to the cores that
-        this process may use.
+        that matches nothing, 4- or 8-bit loading without bitsandbytes, and a model that is not causal or not finite
+        (``bench.model.probe``). Bounds PyTorch's threads to the cores that this process may use.
         """
         loading.bound_threads()
         where = loading.choose_device(device)
         tokenizer = loading.load_tokenizer(path)
         start = start_of(tokenizer, model.bos, path)
         base = loading.load_base(path, model, where)
-        size = int(base.get_output_embeddings().weight.shape[0])
-        if len(tokenizer) > size:
-            raise UsageError(f"{path}: its tokenizer has {len(tokenizer)} tokens and its model only {size}.")
-        loaded = cls(loading.add_lora(base, lora, where), tokenizer, where, start)
-        loaded.set_adapter(None)
+        probe.check_weights(base, path, model)
+        module = loading.add_lora(base, lora, where)
+        with probe.running(path, "a few tokens"):
+            loaded = cls(module, tokenizer, where, start)
+            loaded.set_adapter(None)
+            probe.check(loaded._logits, path, model, loaded.limits, tokenizer.all_special_ids)
         return loaded
 
     def initial_adapter(self, rng: np.random.Generator) -> Array:
@@ -121,8 +123,10 @@ class LoraModel:
 
     def encode(self, records: Sequence[Record], max_tokens: int, answer_prefix: str = "") -> Tokens:
         """Tokens of prompt + text + answer behind ``start``, at most ``max_tokens`` of its own a record
-        (``bench.corpus.encoding.encode_records``)."""
-        return encode_records(self._tokenise, records, max_tokens, answer_prefix, self.start)
+        (``bench.corpus.encoding.encode_records``). Raises UsageError for one that the model has no row for too."""
+        tokens = encode_records(self._tokenise, records, max_tokens, answer_prefix, self.start)
+        probe.check_vocabulary(tokens.ids, records, self.limits, self.tokenizer)
+        return tokens
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids without the ``start`` that they may begin with; other special tokens included."""
@@ -132,7 +136,10 @@ class LoraModel:
 
     def label_ids(self, texts: Sequence[str]) -> tuple[int, ...]:
         """The first token of each label text (what follows ``answer_prefix``). Raises UsageError unless they differ."""
-        return first_tokens(self._tokenise, texts)
+        found = first_tokens(self._tokenise, texts)
+        for text, token in zip(texts, found, strict=True):
+            probe.check_token(token, f"The label text {text!r}", self.limits, self.tokenizer)
+        return found
 
     def losses(self, tokens: Tokens) -> torch.Tensor:
         """(n,) float32, differentiable: each record's mean negative log-likelihood over its predicted tokens, in nats.
@@ -201,6 +208,9 @@ class LoraModel:
             found += [_moments(some, wanted, labels) for some, wanted in parts]
         values: NDArray[np.float32] = torch.cat(found).cpu().numpy()
         return values
+
+    def _logits(self, tokens: Tokens) -> torch.Tensor:
+        return self._head(self._features(tokens))
 
     def _tokenise(self, texts: Sequence[str]) -> list[list[int]]:
         return tokenise(self.tokenizer, texts)

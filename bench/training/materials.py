@@ -15,6 +15,7 @@ from bench.core.tokens import Tokens
 from bench.corpus.pool import Pool, build_pool
 from bench.corpus.task import Record, Task
 from bench.model.lora import LoraModel
+from bench.model.probe import check_length, check_longest
 from bench.plugins.find import Plugins
 from bench.spec.config import canonical_json
 from bench.spec.run import RunSpec
@@ -39,13 +40,14 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Materials:
-    """A run's model, corpus and pool."""
+    """A run's model, corpus and pool. ``warnings``: what of them the user should hear."""
 
     source: ModelSource
     model: LoraModel
     corpus: Corpus
     pool: Pool
     streams: Streams
+    warnings: tuple[str, ...] = ()
 
     def tokens(self, ids: Iterable[str]) -> Tokens:
         """Tokenised records by id, in the order given."""
@@ -87,10 +89,11 @@ class Workshop:
     def materials(self, spec: RunSpec, seed: int) -> Materials:
         """Raises UsageError on bad records, too few of them, or a model that can't be had."""
         source, model = self._load_model(spec)
+        warning = check_length(model.limits, spec.pool.max_tokens, source.name)
         corpus = self._load_corpus(spec, model)
         streams = Streams(seed)
         pool = build_pool(corpus.records, corpus.lengths(), spec.pool, spec.federation, streams)
-        return Materials(source, model, corpus, pool, streams)
+        return Materials(source, model, corpus, pool, streams, (warning,) if warning else ())
 
     def _load_model(self, spec: RunSpec) -> tuple[ModelSource, LoraModel]:
         key = canonical_json([spec.model.model_dump(mode="json"), spec.federation.lora.model_dump(mode="json")])
@@ -106,5 +109,6 @@ class Workshop:
             task = self.plugins.find("task", spec.task.name).build(spec.task.config)
             records = tuple(task.records(self.assets))
             tokens = model.encode(records, spec.pool.max_tokens, task.answer_prefix)
+            check_longest(model, tokens, spec.model.name, spec.model)
             self._corpus = (key, Corpus(task, records, tokens))
         return self._corpus[1]
