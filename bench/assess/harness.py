@@ -69,7 +69,7 @@ class Harness:
         from bench.training.materials import Workshop
 
         if self._workshop is None:
-            self._workshop = Workshop(self.plugins, Assets(quiet=self.progress.quiet))
+            self._workshop = Workshop(self.plugins, Assets(quiet=self.progress.quiet), say=self.progress.once)
         return self._workshop
 
     def pinned(self, row: Row) -> Row:
@@ -91,10 +91,7 @@ class Harness:
 
         parts, variant = build_parts(spec, self.plugins), build(spec.variant, self.plugins)
         self.progress.note(f"{spec.task.name}, {spec.defense_name}, seed {seed}: loading model and records")
-        loaded = self.workshop().materials(spec, seed)
-        for warning in loaded.warnings:
-            self.progress.once(warning)
-        materials = variant.materials(loaded, spec, seed)
+        materials = variant.materials(self.workshop().materials(spec, seed), spec, seed)
         if plantings is None:
             self._adopt(spec.planting_id(seed))
             plantings = draw_plantings(variant, materials, spec, seed, self.store)

@@ -40,8 +40,12 @@ def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins
     Builds every defense, so that parts that don't combine are found, and looks at local models without loading them.
     Raises UsageError.
     """
-    for model in dict.fromkeys(row.run.model for row in rows):
-        Assets(quiet=True).examine(model)
+    for run in {(r.run.model, r.run.federation.lora, r.run.pool): r.run for r in rows}.values():
+        path = Assets(quiet=True).examine(run.model)
+        if path is not None:
+            from bench.model.probe import check_outline
+
+            check_outline(path, run.federation.lora.targets, run.pool.max_tokens, run.model.name)
     harness = Harness(store, plugins, Options(quiet=True))
     return [one for job in jobs(rows, seeds) for one in _estimates(harness, job)]
 

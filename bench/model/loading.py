@@ -1,4 +1,4 @@
-"""Reads a base model from a directory, freezes it and puts LoRA on it. Imported by ``bench.model.lora`` alone.
+"""Reads a base model from a directory, freezes it and puts LoRA on it. Imported by ``lora`` and ``probe`` alone.
 
 Nothing is fetched, no code of the model's directory is run, and weights are safetensors only (no pickle).
 """
@@ -6,6 +6,7 @@ Nothing is fetched, no code of the model's directory is run, and weights are saf
 from __future__ import annotations
 
 import importlib.util
+import json
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from bench.spec.run import LoraSpec, ModelSpec
 
 if TYPE_CHECKING:
     import torch
+
+#: parts of the names of projections that attention reads its input by
+_ATTENTION = ("q_", "qkv", "query", "attn")
 
 
 def choose_device(name: str) -> torch.device:
@@ -88,19 +92,30 @@ def load_base(path: Path, spec: ModelSpec, device: torch.device) -> Any:
     return base.eval() if spec.quantize != "none" else base.to(device).eval()
 
 
-def add_lora(base: Any, spec: LoraSpec, device: torch.device) -> Any:
-    """``base`` with float32 LoRA matrices on every projection that ``spec.targets`` names, as a PeftModel.
+def skeleton(path: Path) -> Any:
+    """The model of ``path`` without its weights, from its config.json alone. Raises UsageError."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    Raises UsageError naming a target that matches no linear layer, and the projections that there are.
-    """
+    with _quiet(), torch.device("meta"):
+        try:
+            config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+            raise UsageError(
+                f"{path} holds no causal language model that transformers can load: {_first_line(error)}"
+            ) from None
+
+
+def add_lora(base: Any, spec: LoraSpec, device: torch.device) -> Any:
+    """``base`` with float32 LoRA matrices on every projection that ``choose_targets`` gives, as a PeftModel."""
     import torch
     from peft import LoraConfig, get_peft_model
 
-    check_targets(base, spec.targets)
     config = LoraConfig(
         r=spec.rank,
         lora_alpha=spec.alpha,
-        target_modules=list(spec.targets),
+        target_modules=list(choose_targets(base, spec.targets)),
         lora_dropout=0.0,
         bias="none",
         task_type="CAUSAL_LM",
@@ -116,22 +131,31 @@ def add_lora(base: Any, spec: LoraSpec, device: torch.device) -> Any:
     return module
 
 
-def check_targets(base: Any, targets: tuple[str, ...]) -> None:
-    """Raises UsageError unless every target is the end of the name of at least one linear layer."""
+def choose_targets(base: Any, targets: tuple[str, ...]) -> tuple[str, ...]:
+    """``targets``, where every one is the end of the name of a linear layer. Where the default ones are not, those that
+    PEFT has for the model's architecture.
+
+    Raises UsageError naming a target that matches no linear layer, the projections that there are, and what to write.
+    """
     import torch
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
     from transformers.pytorch_utils import Conv1D
 
     layers = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
-    head = base.get_output_embeddings()
+    absent = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in layers)]
+    if targets and not absent:
+        return targets
+    kind, head = base.config.model_type, base.get_output_embeddings()
     known = sorted({name.rpartition(".")[2] for name in layers if base.get_submodule(name) is not head})
-    if not targets:
-        raise UsageError(f"federation.lora.targets is empty; this model has the projections {', '.join(known)}.")
-    for target in targets:
-        if not any(name == target or name.endswith(f".{target}") for name in layers):
-            raise UsageError(
-                f"federation.lora.targets names '{target}', and this model has no such projection; "
-                f"it has {', '.join(known)}."
-            )
+    usual = USUAL.get(kind) if targets == LoraSpec().targets else None
+    if usual and not isinstance(usual, str) and set(usual) <= set(known):
+        return tuple(usual)
+    reason = f"names '{absent[0]}', and this model ({kind}) has no such projection" if absent else "is empty"
+    likely = [name for name in known if any(part in name for part in _ATTENTION)] or known[:1]
+    raise UsageError(
+        f"federation.lora.targets {reason}; it has {', '.join(known)}: choose of them, "
+        f"for instance --set federation.lora.targets='{json.dumps(likely[:2])}'."
+    )
 
 
 def _quantization(spec: ModelSpec) -> Any:

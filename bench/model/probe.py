@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from bench.core.errors import UsageError
 from bench.core.tokens import Tokens
 from bench.corpus.task import Record
+from bench.model import loading
 from bench.spec.run import ModelSpec
 
 #: nats by which rounding alone may move a log-probability, by the type of the weights; ``QUANTISED`` for 4 and 8 bits,
@@ -139,6 +141,14 @@ def check_length(limit: Limits, max_tokens: int, path: object) -> str | None:
             "figures may mean little beyond that"
         )
     return None
+
+
+def check_outline(path: Path, targets: tuple[str, ...], max_tokens: int, name: str) -> None:
+    """What can be said without loading weights: whether the adapter has a place, and every token a position. Raises
+    UsageError."""
+    base = loading.skeleton(path)
+    loading.choose_targets(base, targets)
+    check_length(limits(base), max_tokens, name)
 
 
 def check_vocabulary(ids: NDArray[np.integer], records: Sequence[Record], limit: Limits, tokenizer: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,14 +40,13 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Materials:
-    """A run's model, corpus and pool. ``warnings``: what of them the user should hear."""
+    """A run's model, corpus and pool."""
 
     source: ModelSource
     model: LoraModel
     corpus: Corpus
     pool: Pool
     streams: Streams
-    warnings: tuple[str, ...] = ()
 
     def tokens(self, ids: Iterable[str]) -> Tokens:
         """Tokenised records by id, in the order given."""
@@ -79,21 +78,26 @@ class Materials:
 
 
 class Workshop:
-    """Loads each model and corpus once for all runs that share it; holds the last of each only."""
+    """Loads each model and corpus once for all runs that share it; holds the last of each only. ``say``: is called with
+    what the user should hear of them, each time that they are asked for."""
 
-    def __init__(self, plugins: Plugins, assets: Assets, device: str = "auto") -> None:
-        self.plugins, self.assets, self.device = plugins, assets, device
+    def __init__(
+        self, plugins: Plugins, assets: Assets, device: str = "auto", say: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.plugins, self.assets, self.device, self.say = plugins, assets, device, say
         self._model: tuple[str, ModelSource, LoraModel] | None = None
         self._corpus: tuple[str, Corpus] | None = None
 
     def materials(self, spec: RunSpec, seed: int) -> Materials:
         """Raises UsageError on bad records, too few of them, or a model that can't be had."""
         source, model = self._load_model(spec)
-        warning = check_length(model.limits, spec.pool.max_tokens, source.name)
+        warnings = check_length(model.limits, spec.pool.max_tokens, source.name), _elsewhere(model, spec)
+        for warning in filter(None, warnings):
+            self.say(warning)
         corpus = self._load_corpus(spec, model)
         streams = Streams(seed)
         pool = build_pool(corpus.records, corpus.lengths(), spec.pool, spec.federation, streams)
-        return Materials(source, model, corpus, pool, streams, (warning,) if warning else ())
+        return Materials(source, model, corpus, pool, streams)
 
     def _load_model(self, spec: RunSpec) -> tuple[ModelSource, LoraModel]:
         key = canonical_json([spec.model.model_dump(mode="json"), spec.federation.lora.model_dump(mode="json")])
@@ -112,3 +116,13 @@ class Workshop:
             check_longest(model, tokens, spec.model.name, spec.model)
             self._corpus = (key, Corpus(task, records, tokens))
         return self._corpus[1]
+
+
+def _elsewhere(model: LoraModel, spec: RunSpec) -> str | None:
+    """What to say where the adapter is not on the spec's targets (``bench.model.loading.choose_targets``)."""
+    targets = spec.federation.lora.targets
+    held = {name.rpartition(".lora_")[0] for name in model.layout.names}
+    if all(any(one.endswith(f".{target}") for one in held) for target in targets):
+        return None
+    found = ", ".join(sorted({one.rpartition(".")[2] for one in held}))
+    return f"this model has no {', '.join(targets)}: its adapter is on {found}, PEFT's default for its architecture"
