@@ -45,7 +45,7 @@ def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins
         if path is not None:
             from bench.model.probe import check_outline
 
-            check_outline(path, run.federation.lora.targets, run.pool.max_tokens, run.model.name)
+            check_outline(path, run.model, run.federation.lora.targets, run.pool.max_tokens)
     harness = Harness(store, plugins, Options(quiet=True))
     return [one for job in jobs(rows, seeds) for one in _estimates(harness, job)]
 

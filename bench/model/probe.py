@@ -20,6 +20,7 @@ from bench.core.errors import UsageError
 from bench.core.tokens import Tokens
 from bench.corpus.task import Record
 from bench.model import loading
+from bench.model.text import start_of
 from bench.spec.run import ModelSpec
 
 #: nats by which rounding alone may move a log-probability, by the type of the weights; ``QUANTISED`` for 4 and 8 bits,
@@ -127,28 +128,30 @@ def _other(spec: ModelSpec) -> str:
     return "take --dtype float32" if spec.dtype == "bfloat16" else "the file is damaged"
 
 
-def check_length(limit: Limits, max_tokens: int, path: object) -> str | None:
-    """Raises UsageError where there is no position for every token that a record may have. A warning where records may
-    be longer than what the model was made for."""
-    if limit.table is not None and limit.table < max_tokens:
+def check_length(limit: Limits, max_tokens: int, path: object, start: int = 0) -> str | None:
+    """Raises UsageError where there is no position for every token that a record may have behind ``start`` others. A
+    warning where records may be longer than what the model was made for."""
+    asked = f"pool.max_tokens is {max_tokens}" + (f" behind {start} that stand in front" if start else "")
+    if limit.table is not None and limit.table < start + max_tokens:
         raise UsageError(
-            f"{path} has {limit.table} positions, and pool.max_tokens is {max_tokens}: "
-            f"take --set pool.max_tokens={limit.table} or a model for longer texts."
+            f"{path} has {limit.table} positions, and {asked}: "
+            f"take --set pool.max_tokens={limit.table - start} or a model for longer texts."
         )
-    if limit.trained is not None and limit.trained < max_tokens:
+    if limit.trained is not None and limit.trained < start + max_tokens:
         return (
-            f"warning: {path} was made for texts of {limit.trained} tokens, and pool.max_tokens is {max_tokens}: its "
-            "figures may mean little beyond that"
+            f"warning: {path} was made for texts of {limit.trained} tokens, and {asked}: its figures may mean little "
+            "beyond that"
         )
     return None
 
 
-def check_outline(path: Path, targets: tuple[str, ...], max_tokens: int, name: str) -> None:
+def check_outline(path: Path, model: ModelSpec, targets: tuple[str, ...], max_tokens: int) -> None:
     """What can be said without loading weights: whether the adapter has a place, and every token a position. Raises
     UsageError."""
     base = loading.skeleton(path)
     loading.choose_targets(base, targets)
-    check_length(limits(base), max_tokens, name)
+    start = start_of(loading.load_tokenizer(path), model.bos, path)
+    check_length(limits(base), max_tokens, model.name, len(start))
 
 
 def check_vocabulary(ids: NDArray[np.integer], records: Sequence[Record], limit: Limits, tokenizer: Any) -> None:

@@ -91,8 +91,8 @@ class Workshop:
     def materials(self, spec: RunSpec, seed: int) -> Materials:
         """Raises UsageError on bad records, too few of them, or a model that can't be had."""
         source, model = self._load_model(spec)
-        warnings = check_length(model.limits, spec.pool.max_tokens, source.name), _elsewhere(model, spec)
-        for warning in filter(None, warnings):
+        long = check_length(model.limits, spec.pool.max_tokens, source.name, len(model.start))
+        for warning in filter(None, (long, _elsewhere(model, spec))):
             self.say(warning)
         corpus = self._load_corpus(spec, model)
         streams = Streams(seed)

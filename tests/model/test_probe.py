@@ -179,6 +179,14 @@ def test_too_few_learned_positions_are_refused_and_enough_are_taken(
     assert run(path, tmp_path / "store", *sets, tokens=32) == 0
 
 
+def test_a_bos_in_front_takes_a_position_too() -> None:
+    table = probe.Limits(vocabulary=9, table=32, trained=32)
+    assert probe.check_length(table, 32, "m") is None
+    with pytest.raises(UsageError, match=r"m has 32 positions.*is 32 behind 1 .*take --set pool\.max_tokens=31"):
+        probe.check_length(table, 32, "m", start=1)
+    assert "texts of 32 tokens" in (probe.check_length(probe.Limits(9, None, 32), 32, "m", start=1) or "")
+
+
 @pytest.mark.parametrize(
     ("config", "table", "trained"),
     [
