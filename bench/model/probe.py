@@ -23,13 +23,13 @@ from bench.model import loading
 from bench.model.text import start_of
 from bench.spec.run import ModelSpec
 
-#: nats by which rounding alone may move a log-probability, by the type of the weights; ``QUANTISED`` for 4 and 8 bits,
-#: whose outlier columns are those of the whole batch. Rows of one shape, in one batch, were seen to move by nothing
+#: nats by which rounding alone may move a log-probability, by the type of the weights; ``EIGHT_BITS``: for those whose
+#: outlier columns are found in the whole batch. Rows of one shape, in one batch, were seen to move by nothing
 TOLERANCE = {"float32": 1e-3, "float16": 0.01, "bfloat16": 0.05}
-QUANTISED = 0.25
+EIGHT_BITS = 0.25
 #: of the rows that are passed forward: how many there are, each with another of its tokens the first that is changed,
 #: and how many tokens they have
-_ROWS, _LENGTH = 4, 12
+_ROWS, _LENGTH = 4, 8
 #: how tables of learned positions are called, one row for each position
 _TABLES = ("wpe", "embed_positions", "position_embeddings", "position_embedding")
 #: what a model raises that its own configuration does not let run; memory that runs out is none of it
@@ -90,7 +90,7 @@ def check(logits: Logits, path: object, spec: ModelSpec, limit: Limits, special:
         found, early = found.cpu(), torch.from_numpy(before)
         one, other = found[:_ROWS][early], found[_ROWS:][early]
         moved = float(torch.where(one == other, 0.0, (one - other).abs()).max())
-    if moved > (TOLERANCE[spec.dtype] if spec.quantize == "none" else QUANTISED):
+    if moved > (TOLERANCE[spec.dtype] if spec.quantize != "8bit" else EIGHT_BITS):
         raise UsageError(
             f"{path} is no causal language model: log-probabilities of earlier tokens move by {moved:.2g} nats when "
             "later tokens change, so it sees what it is to predict; name a decoder (an encoder such as BERT is none)."
@@ -193,4 +193,4 @@ def running(path: object, what: str) -> Iterator[None]:
         raise UsageError(
             f"{path} can't be run on {what} ({type(error).__name__}: {text[0][:300] if text else 'no reason given'}); "
             "check its config.json and the versions of torch and transformers, or name another model."
-        ) from None
+        ) from error  # shown with SILOBENCH_TRACEBACK=1

@@ -120,7 +120,7 @@ def test_the_probe_is_a_few_tokens_and_draws_from_no_global_generator() -> None:
 
     probe.check(counted, TINY, ModelSpec(name="tiny"), model.limits)
     assert len(seen) == 1
-    assert sum(seen) <= 128
+    assert sum(seen) <= 64
     assert torch.equal(torch.get_rng_state(), state)
 
 
