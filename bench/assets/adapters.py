@@ -49,9 +49,11 @@ def refuse_adapters(path: Path, name: str) -> None:
 
 def merging(base: str, adapter: str, merged: str) -> str:
     """The command that writes the model ``base`` with ``adapter`` merged in, and its tokenizer, into ``merged``."""
+    # JSON's double quotes leave the shell's single ones to the whole
+    names = ", ".join(json.dumps(name, ensure_ascii=False) for name in (base, adapter, merged))
     code = (
         "from peft import PeftModel; from transformers import AutoModelForCausalLM as Model, AutoTokenizer as Words; "
-        f"base, adapter, merged = {base!r}, {adapter!r}, {merged!r}; "
+        f"base, adapter, merged = {names}; "
         "PeftModel.from_pretrained(Model.from_pretrained(base), adapter).merge_and_unload().save_pretrained(merged); "
         "Words.from_pretrained(base).save_pretrained(merged)"
     )
