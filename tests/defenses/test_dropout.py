@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -84,7 +86,7 @@ def test_only_inside_training_is_anything_dropped() -> None:
 def test_a_failure_in_training_leaves_the_model_as_it_was() -> None:
     before = dropouts()
     work = job(TOKENS, LocalSpec(epochs=2, batch=4, optimizer="sgd"))
-    work.lr = 1e30
+    work.lr = math.inf
     with pytest.raises(SiloBenchError, match="diverged"):
         DropoutTrainer(0.1).train(work)
     assert all(one is other for one, other in zip(before, dropouts(), strict=True))
