@@ -7,11 +7,11 @@ that moves without a new version fails there.
 from __future__ import annotations
 
 #: what a finished training is: partition, planting, rounds, what is released, utility and cost
-TRAINING = 1
+TRAINING = 2
 #: what a coalition reads of a transcript, and what a game asks beside it: the scores that see no view
 VIEWS = 2
 #: what a sheet of scores is turned into: figures and intervals. A change is computed anew from the sheets
-SCORING = 1
+SCORING = 2
 
 
 def harness() -> dict[str, int]:
