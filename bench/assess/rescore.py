@@ -8,7 +8,8 @@ from bench.games.sheet import leakage, load
 from bench.plugins.fingerprint import SCORING
 from bench.spec.result import Result
 
-_SCORING = "SCORING"
+#: under which a result's versions hold that of the scoring
+SCORED_BY = "SCORING"
 
 
 def only_scoring_is_new(result: Result, now: Mapping[str, int], changed: Collection[str]) -> bool:
@@ -17,9 +18,9 @@ def only_scoring_is_new(result: Result, now: Mapping[str, int], changed: Collect
 
     An audit's bounds are compared with claims, which no sheet holds: it is made again.
     """
-    others = {key: value for key, value in now.items() if key != _SCORING}
-    same = {key: value for key, value in result.versions.items() if key != _SCORING} == others
-    newer = result.versions.get(_SCORING, 0) < now[_SCORING]
+    others = {key: value for key, value in now.items() if key != SCORED_BY}
+    same = {key: value for key, value in result.versions.items() if key != SCORED_BY} == others
+    newer = result.versions.get(SCORED_BY, 0) < now[SCORED_BY]
     return same and newer and result.audit is None and set(changed) <= {"bench/core", *(f"bench/{r}" for r in SCORING)}
 
 

@@ -155,7 +155,6 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
     differs from the committed one; and on scores that this SiloBench can't read.
     """
     committed = {result.result: result for result in load(folder)}
-    files = {path: {r.result: r for _, r in read_lines(path) if r == committed[r.result]} for path in _files(folder)}
     companions: dict[Path, bytes] = {}
     changed = []
     for result_id in dict.fromkeys(result_ids):
@@ -165,22 +164,31 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
             continue
         if former is not None:
             result = result.model_copy(update={"supersedes": sha256(former.to_json())})
-        for lines in files.values():
-            lines.pop(result_id, None)
-        files.setdefault(folder / "results" / f"{_slug(result.task)}-{_slug(preset(result))}.jsonl", {})[result_id] = (
-            result
-        )
         companions |= _companions(store, result, folder)
         changed.append(result)
     for path, data in companions.items():
         write_changed(path, data)
+    replace(folder, changed)
+    return tuple(changed)
+
+
+def replace(folder: Path, results: Iterable[Result]) -> None:
+    """Write results below ``folder`` in place of the committed ones of their ids; sheets that no result has any more
+    go."""
+    committed = {result.result: result for result in load(folder)}
+    files = {path: {r.result: r for _, r in read_lines(path) if r == committed[r.result]} for path in _files(folder)}
+    replaced = []
+    for result in results:
+        for lines in files.values():
+            replaced += [lines.pop(result.result)] if result.result in lines else []
+        path = folder / "results" / f"{_slug(result.task)}-{_slug(preset(result))}.jsonl"
+        files.setdefault(path, {})[result.result] = result
     for path, lines in files.items():
         if lines:
             write_changed(path, "".join(f"{lines[key].to_json()}\n" for key in sorted(lines)).encode())
         else:
             remove(path)
-    _drop_sheets(folder, [committed[r.result] for r in changed if r.result in committed], files)
-    return tuple(changed)
+    _drop_sheets(folder, replaced, files)
 
 
 def _drop_sheets(folder: Path, replaced: Iterable[Result], files: Mapping[Path, Mapping[str, Result]]) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.board.leaderboard import load, read_lines, stored
 from bench.board.words import figure, one_line
 from bench.core.errors import UsageError
+from bench.core.versions import SCORING
 from bench.games.catalog import GAMES
 from bench.spec.canonical import sha256
 from bench.spec.result import Leakage, Result
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-9
 #: chance that any of the audits verified together refutes a claim that is true
 FAMILY = 1e-4
-Outcome = Literal["verified", "refuted", "differs", "missing", "nothing-to-verify"]
+Outcome = Literal["verified", "refuted", "differs", "missing", "older", "nothing-to-verify"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """False where a figure differs, or could not be recomputed, or where an audit refutes the claim."""
+        """False where a figure differs, or could not be recomputed, or where an audit refutes the claim; also where it
+        is said to be of an older scoring, which anybody can say."""
         return self.outcome in ("verified", "nothing-to-verify")
 
     def to_json(self) -> dict[str, Any]:
@@ -56,8 +58,9 @@ def verify(result: Result, scores: str | None, audits: int = 1) -> Verdict:
     """Recompute ``result``'s leakage from the text of its scores file (None: there is none to be found).
 
     Every figure's value, ends of the interval and counts must agree, values within ``TOLERANCE``; no figure may be
-    missing or invented; a result is void exactly where its scores say so. An audit must not refute the claim, at
-    ``FAMILY`` over the number of ``audits`` that are verified together (``bench.games.audit.refutes``).
+    missing or invented; a result is void exactly where its scores say so. Where they don't agree and the result says
+    that an older scoring made it, the outcome is ``older``. An audit must not refute the claim, at ``FAMILY`` over the
+    number of ``audits`` that are verified together (``bench.games.audit.refutes``).
     """
     if result.scores_sha256 is None:
         if result.leakage:
@@ -77,7 +80,10 @@ def verify(result: Result, scores: str | None, audits: int = 1) -> Verdict:
     except UsageError as error:
         return Verdict(result, "differs", (f"its scores can't be read: {error}",))
     if problems:
-        return Verdict(result, "differs", (*problems, *refuted))
+        made_by = result.versions.get("SCORING", 0)
+        older = made_by < SCORING and not refuted
+        how = (f"its figures are of scoring {made_by}, and this silobench has {SCORING}",) if older else ()
+        return Verdict(result, "older" if older else "differs", (*how, *problems, *refuted))
     return Verdict(result, "refuted" if refuted else "verified", tuple(refuted))
 
 

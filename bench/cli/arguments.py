@@ -168,6 +168,9 @@ def leaderboard(parser: Parser) -> None:
     mode.add_argument(
         "--add", nargs="+", metavar="RESULT", help="add stored results (ids, or a run's id) and their scores"
     )
+    mode.add_argument(
+        "--rescore", action="store_true", help="compute figures of an older scoring anew from the committed scores"
+    )
     _add(parser, "store", json="what was written")
 
 

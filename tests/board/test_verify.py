@@ -12,6 +12,7 @@ import pytest
 from bench import games
 from bench.board.verify import TOLERANCE, exit_code, verify, verify_file, verify_leaderboards, verify_store
 from bench.core.errors import UsageError
+from bench.core.versions import harness
 from bench.games import membership
 from bench.spec.canonical import sha256
 from bench.spec.result import Leakage, Result
@@ -34,7 +35,8 @@ def scored(text: str, **changes: Any) -> Result:
     """The honest result of a sheet."""
     found = games.leakage(games.load(text))
     status = "void" if found.void else "ok"
-    values = {"leakage": found.leakage, "status": status, "scores_sha256": sha256(text), **changes}
+    values = {"leakage": found.leakage, "status": status, "scores_sha256": sha256(text), "versions": harness()}
+    values |= changes
     return Result.from_json(result(**values).to_json())
 
 

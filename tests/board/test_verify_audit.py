@@ -11,6 +11,7 @@ import pytest
 from bench import games
 from bench.board.verify import FAMILY, exit_code, is_claimed_audit, verify, verify_store
 from bench.cli.commands import verify as command
+from bench.core.versions import harness
 from bench.games.audit import TAIL, summary
 from bench.games.audit_sheet import COUNTED, AuditSheet, make_sheet
 from bench.spec.canonical import sha256
@@ -41,6 +42,7 @@ def scored(one: AuditSheet, promised: Claim, tail: Claim | None = None, **change
     spec = {"run": {**run_spec("dp-sgd"), "variant": {"name": "audit", "config": {"repeat": one.repeat}}}}
     values = {"leakage": found.leakage, "scores_sha256": sha256(one.to_json()), "utility": (), "attack": "audit"}
     values |= {"defense": "dp-sgd", "spec": spec, "claim": promised, "audit": summary(one, promised, tail)}
+    values["versions"] = harness()
     return Result.from_json(result(**{**values, **changes}).to_json())
 
 

@@ -1,4 +1,5 @@
-"""``bench leaderboard``: committed results to Markdown; ``--add`` copies stored results in; ``--check`` compares."""
+"""``bench leaderboard``: committed results to Markdown; ``--add`` copies stored results in; ``--check`` compares;
+``--rescore`` computes figures anew from the committed scores."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench.board import leaderboard, matrix
+from bench.board.rescoring import rescore
 from bench.core.errors import UsageError
 from bench.plugins.find import Plugins
 from bench.store.store import Store
@@ -19,12 +21,16 @@ def main(args: Namespace) -> int:
     if args.check:
         return _check(args.folder, args.json)
     added = leaderboard.add(store := Store(args.store), _ids(args.add, store), args.folder) if args.add else ()
+    anew = rescore(args.folder) if args.rescore else ()
     changed = leaderboard.write(args.folder, _rendered(args.folder))
     if args.json:
-        print(json.dumps({"added": [result.result for result in added], "changed": list(changed)}))
+        made = {"added": [r.result for r in added], "rescored": [r.result for r in anew], "changed": list(changed)}
+        print(json.dumps(made))
         return 0
     if args.add:
         print(f"{len(added)} results added or replaced")
+    if args.rescore:
+        print(f"{len(anew)} results computed anew from their scores")
     print("\n".join(f"made {args.folder / name}" for name in changed) or "the Markdown is up to date")
     return 0
 
