@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
@@ -170,7 +171,9 @@ def _directory(spec: ModelSpec) -> Path:
     path = Path(spec.name).expanduser()
     if not path.is_dir():
         if any(mark in spec.name for mark in "/\\.~"):
-            raise UsageError(f"The model directory {spec.name} does not exist.")
+            of_hub = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", spec.name)
+            hint = f" A model of the Hugging Face hub is named 'hf:{spec.name}'." if of_hub else ""
+            raise UsageError(f"The model directory {spec.name} does not exist.{hint}")
         raise unknown_name("model", spec.name, [*NAMES, "hf:org/name", "a local directory"])
     _require_safetensors(path, spec.name)
     return path

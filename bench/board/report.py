@@ -67,6 +67,7 @@ def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> s
         *_utility(chosen),
         *_cost(chosen),
         *_power(chosen),
+        *_runs(chosen),
     ]
     lines += [f"{word}: {text}" for word, text in _remarks(chosen)]
     return "\n".join([*lines, "", meaning(chosen)])
@@ -112,6 +113,12 @@ def _utility(chosen: Sequence[Row]) -> list[str]:
     texts = "; ".join(words.utility_text(one) for one in row.utility())
     learned = " - the model did not learn" if _did_not_learn(chosen) else ""
     return [f"utility: {texts}{learned}"] if texts else []
+
+
+def _runs(chosen: Sequence[Row]) -> list[str]:
+    """The ids of the group's trainings, for 'bench attack' and 'bench leaderboard --add', one for each seed."""
+    runs = dict.fromkeys(result.run for row in chosen for result in sorted(row.results, key=lambda r: r.seed))
+    return [f"run{'s' if len(runs) > 1 else ''}: {', '.join(runs)}"]
 
 
 def _power(chosen: Sequence[Row]) -> list[str]:

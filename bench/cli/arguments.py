@@ -15,7 +15,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "defense": {"metavar": "NAMES", "help": "comma list; '+' composes: dp-sgd+fedshield"},
     "attack": {"metavar": "NAMES", "help": "comma list of attacks; all: every one that needs no further run"},
     "task": {"metavar": "NAME", "help": "the task (default: the preset's)"},
-    "adversary": {"metavar": "NAMES", "help": "comma list of adversaries (default: {})"},
+    "adversary": {"metavar": "NAMES", "help": "comma list of adversaries; all: every one (default: {})"},
     "preset": {"metavar": "NAME", "help": "how large a run is{} (see 'bench list presets')"},
     "seeds": {"metavar": "SEEDS", "help": "comma list of seeds and ranges{}"},
     "set": {
@@ -126,9 +126,9 @@ def listing(parser: Parser) -> None:
         "what",
         nargs="?",
         metavar="WHAT",
-        help="defenses, attacks, tasks, adversaries or presets (default: all of them)",
+        help="defenses, attacks, tasks, adversaries or presets (default: all of these), or runs: what the store holds",
     )
-    _add(parser, "plugin", json="the list")
+    _add(parser, "plugin", "store", json="the list")
 
 
 def show(parser: Parser) -> None:

@@ -166,7 +166,7 @@ def parse_sets(items: Iterable[str]) -> dict[str, Any]:
     for item in items:
         key, equals, text = item.partition("=")
         key = key.strip()
-        if not equals or "." not in key:
+        if not equals or not key:
             raise UsageError(f"--set '{item}' is not of the form SECTION.KEY=VALUE, for instance pool.candidates=30.")
         if key in found:
             raise UsageError(f"--set gives {key} twice.")
@@ -175,12 +175,14 @@ def parse_sets(items: Iterable[str]) -> dict[str, Any]:
 
 
 def adversary_names(text: str | None, default: Sequence[str]) -> tuple[str, ...]:
-    """The adversaries of a comma list, or the preset's. Raises UsageError with the nearest name."""
-    names = split(text, "--adversary") if text else tuple(default)
-    for name in names:
-        if name not in ADVERSARIES:
-            raise unknown_name("adversary", name, ADVERSARIES)
-    return names
+    """The adversaries of a comma list, in which ``all`` stands for every one there is, or the preset's. Raises
+    UsageError with the nearest name."""
+    found: list[str] = []
+    for name in split(text, "--adversary") if text else default:
+        if name not in (ALL, *ADVERSARIES):
+            raise unknown_name("adversary", name, (ALL, *ADVERSARIES))
+        found += ADVERSARIES if name == ALL else [name]
+    return tuple(dict.fromkeys(found))
 
 
 def plugin_spec(plugins: Plugins, kind: Kind, word: str, values: Mapping[str, Any]) -> PluginSpec:

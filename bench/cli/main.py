@@ -90,9 +90,22 @@ def _unknown_argument(command: str, word: str) -> UsageError:
     parser = _Parser(prog=f"bench {command}")
     COMMANDS[command][2](parser)
     known = [option for action in parser._actions for option in action.option_strings]
-    near = difflib.get_close_matches(word.partition("=")[0], known, n=1, cutoff=0.6)
+    option = word.partition("=")[0]
+    near = difflib.get_close_matches(option, known, n=1, cutoff=0.6) or _as_setting(option, known)
     hint = f" Did you mean '{near[0]}'?" if near else ""
     return UsageError(f"'bench {command}' takes no '{word}'.{hint} See 'bench {command} --help'.")
+
+
+def _as_setting(option: str, known: Sequence[str]) -> list[str]:
+    """How ``--set`` sets what ``option`` names (``--rounds``), where the command takes it."""
+    if "--set" not in known:
+        return []
+    from bench.cli.presets import SECTIONS
+    from bench.spec.explain import keys, nearest_key
+
+    leaf = option.lstrip("-").replace("-", "_")
+    every = [key for name, model in SECTIONS.items() for key in keys(model, name)]
+    return [f"--set {key}=" for key in nearest_key(leaf, every) if key.rpartition(".")[2] == leaf]
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -112,11 +112,25 @@ def _options(annotation: Any) -> list[Any]:
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """A sentence for a key that does not exist, with the nearest one and its siblings."""
     options = sorted(known)
-    near = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
-    hint = f" Did you mean '{near[0]}'?" if near else ""
+    near = nearest_key(key, options)
+    hint = f" Did you mean {' or '.join(repr(one) for one in near)}?" if near else ""
     head = key.rpartition(".")[0]
     siblings = [option for option in options if option.rpartition(".")[0] == head] or options
     return f"There is no key '{key}'.{hint} Known: {', '.join(siblings) or 'none'}."
+
+
+def nearest_key(key: str, known: Iterable[str]) -> list[str]:
+    """The full keys that are meant, at most three: those that end in the last word of ``key``, where it names several
+    the ones that begin like it (``federation.lr`` is ``federation.local.lr``); else the one that is written most like
+    it."""
+    options = sorted(known)
+    head, _, leaf = key.rpartition(".")
+    named = [option for option in options if option.rpartition(".")[2] == leaf and option != key]
+    below = [option for option in named if head and option.startswith(f"{head}.")]
+    written = difflib.get_close_matches(key, options, n=1, cutoff=0.6)
+    if below or not written or not head:
+        return (below or named or written)[:3]
+    return written
 
 
 def keys(model: type[Config], prefix: str = "") -> Iterator[str]:

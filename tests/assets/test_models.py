@@ -36,7 +36,7 @@ def model(tmp_path: Path) -> Path:
 def test_an_unknown_name_gives_the_nearest(assets: Assets) -> None:
     with pytest.raises(UsageError, match="Did you mean 'smollm2-135m'"):
         assets.model(ModelSpec(name="smolm2-135"))
-    with pytest.raises(UsageError, match=r"directory no/such does not exist"):
+    with pytest.raises(UsageError, match=r"directory no/such does not exist\. .* named 'hf:no/such'\.$"):
         assets.model(ModelSpec(name="no/such"))
 
 

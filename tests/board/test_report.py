@@ -42,7 +42,9 @@ def line_of(report: str, *words: str) -> str:
 def test_a_run_is_shown_whole() -> None:
     figures = (auc(0.93, 0.89, 0.962), Leakage(name="auc:baseline", value=0.52))
     claim = Claim(epsilon=8.0, delta=0.001, unit="record")
-    report = text(result(leakage=figures, claim=claim), closed("server"))
+    one = result(leakage=figures, claim=claim)
+    report = text(one, closed("server"))
+    assert f"\nrun: {one.run}\n" in report
     assert report.split("\n")[0] == "fedavg on reviews (quick), seed 0"
     cells = [cell.strip() for cell in line_of(report, "outsider", "mia").split("|")]
     assert cells == [

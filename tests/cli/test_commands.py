@@ -48,6 +48,17 @@ def test_leaderboard_adds_a_run_makes_markdown_and_checks_it(
     assert page.read_text() == before
 
 
+def test_list_shows_the_runs_of_a_store(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (stored,) = store.results()
+    (store.root / "runs" / ("0" * 16)).mkdir(parents=True)
+    assert main(["list", "runs", "--store", str(store.root)]) == 0
+    lines = capsys.readouterr().out.split("\n")
+    assert lines[1] == f"  {'0' * 16}  no results yet"
+    assert lines[2] == f"  {stored.run}  fedavg on reviews (quick), seed 0: 1 results of mia"
+    assert main(["list", "runs", "--json", "--store", str(store.root)]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)["runs"]] == ["0" * 16, stored.run]
+
+
 def test_leaderboard_refuses_an_unknown_result_and_writes_nothing(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "leaderboards"
     folder.mkdir()

@@ -12,7 +12,7 @@ from bench.cli import presets
 from bench.cli.grid import Request, attack_specs, expand, parse_seeds, parse_sets
 from bench.core.errors import UsageError
 from bench.plugins.find import Plugins
-from bench.spec.run import FederationSpec, PoolSpec
+from bench.spec.run import ADVERSARIES, FederationSpec, PoolSpec
 from tests.plugin_files import folders, write
 
 ASK = Request(defense="guard", attack="peek")
@@ -74,6 +74,11 @@ def test_a_key_reaches_every_cell_that_has_it_and_no_other(plugins: Plugins) -> 
     assert found == {"guard": 8.0, "two-words": 3.0}
 
 
+def test_all_stands_for_every_adversary_there_is(plugins: Plugins) -> None:
+    rows = expand(replace(ASK, adversary="server,all"), plugins).rows
+    assert [row.adversary for row in rows] == ["server", *(who for who in ADVERSARIES if who != "server")]
+
+
 def test_a_task_takes_a_path_after_a_colon(plugins: Plugins) -> None:
     spec = expand(replace(ASK, task="words:some/file.jsonl"), plugins).rows[0].run.task
     assert spec.name == "words"
@@ -94,7 +99,10 @@ def test_a_task_takes_a_path_after_a_colon(plugins: Plugins) -> None:
         ({"sets": ("guard.epsilom=3",)}, r"There is no key 'guard.epsilom'. Did you mean 'guard.epsilon'\?"),
         ({"sets": ("two-words.epsilon=3",)}, r"There is no key 'two-words.epsilon'"),
         ({"sets": ("federation.local=3",)}, r"There is no key 'federation.local'"),
-        ({"sets": ("rounds=3",)}, r"--set 'rounds=3' is not of the form"),
+        ({"sets": ("federation.lr=3",)}, r"There is no key 'federation.lr'. Did you mean 'federation.local.lr'\?"),
+        ({"sets": ("rounds=3",)}, r"There is no key 'rounds'. Did you mean 'federation.rounds'\?"),
+        ({"sets": ("epsilon=3",)}, r"There is no key 'epsilon'. Did you mean 'guard.epsilon'\?"),
+        ({"sets": ("=3",)}, r"--set '=3' is not of the form"),
         ({"sets": ("pool.share",)}, r"--set 'pool.share' is not of the form"),
         ({"sets": ("pool.share=.5", "pool.share=.4")}, r"--set gives pool.share twice"),
         ({"sets": ("federation.rounds=0",)}, r"^federation.rounds=0 is refused: .* greater than or equal to 1\.$"),

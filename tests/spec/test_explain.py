@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from bench.core.errors import UsageError
 from bench.spec.config import Config
-from bench.spec.explain import explain, keys, nested, unknown_key, validated
+from bench.spec.explain import explain, keys, nearest_key, nested, unknown_key, validated
 
 
 class Away(Config):
@@ -119,6 +119,23 @@ def test_a_validator_s_own_sentence_is_ended_once() -> None:
         with pytest.raises(ValidationError) as caught:
             Asks(x=value)
         assert explain(caught.value, Asks) == f"x={value} is refused: {text}"
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("federation.lr", ["federation.local.lr"]),  # nested deeper
+        ("rounds", ["federation.rounds"]),  # without its section
+        ("clip", ["dp-sgd.clip", "secagg.clip"]),  # several have it
+        ("pool.rounds", ["federation.rounds"]),  # in another section, and nothing is written like it
+        ("federation.round", ["federation.rounds"]),  # mistyped
+        ("federation.lokal.lr", ["federation.local.lr"]),
+        ("zzzz", []),
+    ],
+)
+def test_the_key_that_is_meant_is_found_by_its_last_word_or_its_letters(key: str, near: list[str]) -> None:
+    known = ["federation.rounds", "federation.local.lr", "federation.local.batch", "dp-sgd.clip", "secagg.clip"]
+    assert nearest_key(key, known) == near
 
 
 # -- keys ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``bench list``: what there is. Imports no plug-in."""
+"""``bench list``: what there is, and which runs the store holds. Imports no plug-in."""
 
 from __future__ import annotations
 
@@ -6,22 +6,49 @@ import json
 import tomllib
 from argparse import Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.core.errors import unknown_name
 from bench.core.parties import HOLDS
 from bench.plugins.find import KINDS, PACKAGES, Plugins
 
+if TYPE_CHECKING:
+    from bench.spec.result import Result
+
+#: what is listed only when it is asked for
+RUNS = "runs"
+
 
 def main(args: Namespace) -> int:
     sections = {PACKAGES[kind]: kind for kind in KINDS}
     known = [*sections, "adversaries", "presets"]
-    if args.what is not None and args.what not in known:
-        raise unknown_name("list", args.what, known)
+    if args.what is not None and args.what not in (*known, RUNS):
+        raise unknown_name("list", args.what, (*known, RUNS))
     plugins = Plugins(args.plugin)
     wanted = [args.what] if args.what else known
-    rows = {what: _rows(what, plugins) for what in wanted}
+    rows = {what: _runs(args.store) if what == RUNS else _rows(what, plugins) for what in wanted}
     print(json.dumps(rows, indent=1) if args.json else _text(rows))
     return 0
+
+
+def _runs(folder: Path | None) -> list[dict[str, str]]:
+    """The trainings of a store: run id, what was trained, and what was asked of it."""
+    from bench.board.words import preset
+    from bench.store.store import Store
+
+    store = Store(folder)
+    of_run: dict[str, list[Result]] = {}
+    for result in store.results():
+        of_run.setdefault(result.run, []).append(result)
+    rows = []
+    for run in sorted({*store.runs(), *of_run}):
+        asked = of_run.get(run, [])
+        summary = "no results yet"
+        if asked:
+            one, attacks = asked[0], ", ".join(sorted({result.attack for result in asked}))
+            summary = f"{one.defense} on {one.task} ({preset(one)}), seed {one.seed}: {len(asked)} results of {attacks}"
+        rows.append({"name": run, "summary": summary})
+    return rows
 
 
 def _rows(what: str, plugins: Plugins) -> list[dict[str, str]]:
