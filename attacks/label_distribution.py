@@ -148,12 +148,12 @@ class LabelDistribution(PropertyAttack):
             if reading is None:
                 found.append(None)
                 continue
-            shares = self._explained(view, step, known, tools) if step and known else None
+            shares = self._explained(view, victim, step, known, tools) if step and known else None
             found.append(expected(tools, reading) if shares is None else shares)
             reads[describe(reading)] = None
         return Shares(tuple(found), tuple(reads))
 
-    def _explained(self, view: View, step: Step, known: Known, tools: Tools) -> Floats | None:
+    def _explained(self, view: View, victim: str, step: Step, known: Known, tools: Tools) -> Floats | None:
         """(labels,) shares; None where what the model expects went nowhere that simulations went."""
         at, words = step.before(), known.words[known.words >= 0].tolist()
         before = tools.once(
@@ -161,26 +161,26 @@ class LabelDistribution(PropertyAttack):
             lambda: _chances(tools.model, at, known.asked, words),
         )
         after = _among(tools.word_logp(step.end, known.asked, known.asked.answer, words))
-        changes, trained = self._simulated(view, at, before, known, tools)
+        changes, trained = self._simulated(view, victim, at, before, known, tools)
         weights = convex(changes, (after - before).ravel())
         return None if weights is None else weights @ trained
 
     def _simulated(
-        self, view: View, at: NDArray[np.float32], before: Floats, known: Known, tools: Tools
+        self, view: View, victim: str, at: NDArray[np.float32], before: Floats, known: Known, tools: Tools
     ) -> tuple[Floats, Floats]:
         """Of a simulation for every label: (simulations, records x words) changes, (simulations, labels) shares."""
         local = LocalSpec.model_validate(view.spec.get("federation", {}).get("local", {}))
-        records, words = nominal_size(view), known.words[known.words >= 0].tolist()
-        labels = np.unique(known.taught_labels)
+        records, words = nominal_size(view, victim), known.words[known.words >= 0].tolist()
+        labels, steps = np.unique(known.taught_labels), self._steps(local, records)
+        drawn = min(records, steps * local.batch)
 
         def make() -> tuple[Floats, Floats]:
             from attacks.rowspace.learned import simulate
 
             changes, shares = [], []
-            steps = self._steps(local, records)
             for label, number in product(labels.tolist(), range(self.config.simulations)):
                 rng = np.random.default_rng([number, label])
-                rows = known.mixture(label, self.config.lean, min(records, steps * local.batch), rng)
+                rows = known.mixture(label, self.config.lean, drawn, rng)
                 change = simulate(tools.model, at, known.taught.take(rng.permutation(rows)), local, steps, rng)
                 adapter = at.copy()
                 adapter[: len(change)] += change.astype(np.float32)
@@ -188,7 +188,7 @@ class LabelDistribution(PropertyAttack):
                 shares.append(np.bincount(known.taught_labels[rows], minlength=len(known.shares)) / len(rows))
             return np.array(changes), np.array(shares)
 
-        asked = self.config.model_dump_json(), local.model_dump_json(), records, adapter_handle(at)
+        asked = self.config.model_dump_json(), local.model_dump_json(), steps, drawn, adapter_handle(at)
         made: tuple[Floats, Floats] = tools.once(
             (__name__, *asked, known.taught.digest, known.taught_labels.tobytes(), known.asked.digest, *words), make
         )

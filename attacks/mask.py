@@ -52,9 +52,10 @@ class Mask(MembershipAttack):
         """Scores for every candidate; none, and why, where messages show neither a support nor lengths."""
         population = tools.population.take(np.arange(min(self.config.population, len(tools.population))))
         work = _Work(candidates, population, tools, view.public.adapter.offsets)
-        size = sparse.nominal_size(view)
+        sizes = {silo: sparse.nominal_size(view, silo) for silo in view.public.silos}
         messages = {
-            silo: [replace(m, records=size * len(m.silos)) for m in sparse.messages(view, silo)] for silo in work.silos
+            silo: [replace(m, records=sum(sizes[s] for s in m.silos)) for m in sparse.messages(view, silo)]
+            for silo in work.silos
         }
         if any(messages.values()):
             work.score_supports(messages)

@@ -42,12 +42,17 @@ def messages(view: View, silo: str) -> Iterator[Message]:
     yield from _partials(view, silo, bounds)
 
 
-def nominal_size(view: View) -> int:
-    """Records that a silo trains on, by the public settings; else by its weight, where weights are sizes."""
+def stated_size(view: View, silo: str) -> int | None:
+    """Records that a silo trains on, by public sizes or settings; None where neither says."""
     pool = view.spec.get("pool", {})
-    if "candidates" in pool and "share" in pool:
-        return max(1, round(float(pool["candidates"]) * float(pool["share"])))
-    return max(1, *view.public.weights.values())
+    if silo in view.public.sizes or "candidates" not in pool or "share" not in pool:
+        return view.public.sizes.get(silo)
+    return max(1, round(float(pool["candidates"]) * float(pool["share"])))
+
+
+def nominal_size(view: View, silo: str) -> int:
+    """``stated_size``; else by the silo's weight, where weights are sizes."""
+    return stated_size(view, silo) or view.public.weights.get(silo, 1)
 
 
 def _start(reading: Reading, view: View) -> Array | None:

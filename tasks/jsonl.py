@@ -1,9 +1,9 @@
 """A file of the user's own: one JSON object a line, with text or prompt and response.
 
-Fields: ``text``, or ``prompt`` and ``response``; optional ``id``, ``label``, ``silo`` (what a by-field partition
-divides by), ``group`` (the person: records of one group are never split) and ``secrets`` (a list of strings, or of
-``{"kind": ..., "text": ...}``, each found in the text). Labels stand on all records or on none. Anything else is
-refused, with the number of the line.
+Fields: ``text``, or ``prompt`` and ``response``; optional ``id``, ``label``, ``silo`` (the organisation that holds the
+record: the federation is then divided by organisations, with their own sizes), ``group`` (the person: records of one
+group are never split) and ``secrets`` (a list of strings, or of ``{"kind": ..., "text": ...}``, each found in the
+text). Labels stand on all records or on none. Anything else is refused, with the number of the line.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Jsonl(Task):
         self.labels = tuple(sorted({record.label for record in records if record.label is not None}))
         self.answer_prefix = ANSWER_PREFIX if self.labels else ""
         self.source = source
+        self.organised = any(record.silo is not None for record in records)
 
     def records(self, assets: Assets) -> Sequence[Record]:
         """The file's records in its order."""
@@ -159,6 +160,7 @@ def _record(value: dict[str, Any], number: int) -> Record:
         answer="" if label is None else f"{ANSWER_PREFIX} {label}",
         label=label,
         field=_name(value, "silo"),
+        silo=_name(value, "silo"),
         group=_name(value, "group"),
         secrets=_secrets(value.get("secrets", []), text),
     )

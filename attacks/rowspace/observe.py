@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attacks.sparse import stated_size
 from bench.core.update import Array, Layout
 
 if TYPE_CHECKING:
@@ -139,10 +140,8 @@ def _step(reading: Reading, change: NDArray[np.float64]) -> float:
 def whole_silo(view: View, target: Target) -> bool:
     """True where the target's records are all that its silo trains on (public nominal size), so that its uploads of
     other rounds speak of the same records."""
-    pool: Mapping[str, float] = view.spec.get("pool", {})
-    if "candidates" not in pool or "share" not in pool:
-        return False
-    return target.records >= round(pool["candidates"] * pool["share"])
+    size = stated_size(view, target.silo)
+    return size is not None and target.records >= size
 
 
 def others(view: View, target: Target, most: int = 8) -> Sequence[Observed]:

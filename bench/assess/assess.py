@@ -104,9 +104,7 @@ class Assessor:
             )
             for number, a in enumerate(adversaries.assignments(adversary, silos)[: 1 if self._one_coalition else None])
         ]
-        unbounded = [c for c in claims if c.epsilon is None]
-        worst = unbounded or sorted(claims, key=lambda c: -(c.epsilon or 0.0))
-        return worst[0] if worst else None
+        return privacy.worst(claims)
 
     def _exposure(self, adversary: str, number: int, coalition: frozenset[str]) -> privacy.Exposure:
         """What a coalition reads, as far as noise in sums must be weighed; only that needs its view."""

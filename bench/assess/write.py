@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import Refused
 from bench.plugins.provenance import provenance
-from bench.spec.result import Result
+from bench.spec.result import Organisation, Result
 from bench.spec.run import Cell
 
 if TYPE_CHECKING:
@@ -82,6 +82,7 @@ class Writer:
             "defense": row.run.defense_name,
             "attack": row.attack.name,
             "adversary": row.adversary,
+            "organisations": _organisations(case),
             "spec": row.model_dump(mode="json"),
         }
 
@@ -93,6 +94,11 @@ class Writer:
             "planting": case.planting.id,
             "model": {"revision": source.revision, "sha256": source.sha256},
         }
+
+
+def _organisations(case: Case) -> tuple[Organisation, ...]:
+    names, sizes = case.materials.pool.names, case.nominal_sizes
+    return tuple(Organisation(silo=silo, name=name, records=sizes[silo]) for silo, name in names.items())
 
 
 def _simulated(cell: Cell) -> tuple[str, ...]:

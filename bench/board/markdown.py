@@ -15,6 +15,7 @@ from bench.board.words import (
     figure,
     interval,
     is_audit,
+    organisations,
     preset,
     proportion,
     run_spec,
@@ -152,7 +153,8 @@ def _settings(results: Sequence[Result]) -> str:
         specs = [run_spec(result) for result in results if preset(result) == name]
         shown = [text for text in (_shared(specs, *item) for item in _SHOWN) if text]
         lines.append(f"- {escape(_preset_text(name))}: {', '.join(shown) or 'no settings recorded'}")
-    return "\n".join(lines)
+    named = dict.fromkeys(text for result in results if (text := organisations(result, escape)))
+    return "\n".join([*lines, *(f"- organisations: {text}" for text in named)])
 
 
 _SHOWN = (

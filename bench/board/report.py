@@ -64,6 +64,7 @@ def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> s
     lines = [
         words.one_line(title, 400),
         _table(chosen, terminal, width),
+        *_organisations(chosen),
         *_utility(chosen),
         *_cost(chosen),
         *_power(chosen),
@@ -105,6 +106,11 @@ def _cells(row: Row, entry: Entry) -> tuple[str, ...]:
         row.epsilon(),
         ", ".join(f"{status} ({n})" if len(entry.results) > 1 else status for status, n in entry.statuses().items()),
     )
+
+
+def _organisations(chosen: Sequence[Row]) -> list[str]:
+    text = words.organisations(chosen[0].results[0], words.one_line)
+    return [f"organisations: {text}"] if text else []
 
 
 def _utility(chosen: Sequence[Row]) -> list[str]:

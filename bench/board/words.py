@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.games.catalog import GAMES
@@ -180,6 +180,12 @@ def one_line(text: str, most: int = 200) -> str:
 def escape(text: str) -> str:
     """Text from a file as one line of Markdown: nothing in it is markup, and it can't leave its table cell."""
     return re.sub(r"([\\`*_\[\]|~#])", r"\\\1", one_line(text)).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def organisations(result: Result, shown: Callable[[str], str], most: int = 12) -> str:
+    """``Klinik Nord (silo-0, 64 records), ...``; empty where the records name none. ``shown``: makes a name safe."""
+    found = [f"{shown(one.name)} ({shown(one.silo)}, {one.records} records)" for one in result.organisations]
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
 
 
 def table(cells: Iterable[Any], heads: Sequence[str] | str, style: str = "simple") -> str:

@@ -4,6 +4,7 @@
     --task NAME:ARG   the plug-in NAME with its option ``path`` set to ARG
     --seeds 0,3 | 0-4
     --set KEY=VALUE   KEY is model.*, pool.*, federation.* or PLUGIN.*; VALUE is JSON, else a string
+                      (federation.partition=auto, the default: by organisations where records name them, else iid)
 
 Order of precedence: defaults of ``bench.spec.run``, preset, ``--model`` and ``--dtype``, ``--set``.
 """
@@ -18,6 +19,7 @@ from types import MappingProxyType
 from typing import Any
 
 from bench.cli import presets
+from bench.cli.division import AUTO, divided
 from bench.cli.presets import SECTIONS, Preset
 from bench.core.errors import UsageError, unknown_name
 from bench.plugins.find import Kind, Plugin, Plugins
@@ -82,19 +84,29 @@ def expand(request: Request, plugins: Plugins) -> Grid:
     stacks = [tuple(spec("defense", part) for part in parts) for parts in defenses]
     attack_specs = [spec("attack", word) for word in attacks]
     asked = {"secret_seed": request.secret_seed, "shadow": request.shadow}
+    how = _partition(preset, overrides)
     runs = [
-        validated(RunSpec, {**sections, **asked, "task": task, "defense": stack}, "")
+        validated(RunSpec, {**sections, **asked, "federation": federation, "task": task, "defense": stack}, "")
         for task in task_specs
+        for federation in [divided(sections, how, task, overrides, plugins)]
         for stack in stacks
     ]
     built = [plugins.find("attack", attack.name).build(attack.config) for attack in attack_specs]
     rows = [
-        Row(run=run.model_copy(update={"variant": maker.variant(who)}), attack=attack, adversary=who)
+        Row(run=_in_run(run, maker.variant(who)), attack=attack, adversary=who)
         for run in runs
         for attack, maker in zip(attack_specs, built, strict=True)
         for who in adversaries
     ]
     return Grid(tuple(rows), seeds, name)
+
+
+def _in_run(run: RunSpec, variant: PluginSpec | None) -> RunSpec:
+    return run if variant is None else validated(RunSpec, {**dict(run), "variant": variant}, "")
+
+
+def _partition(preset: Preset, overrides: Overrides) -> Any:
+    return overrides.get("federation.partition", preset.federation.get("partition", AUTO))
 
 
 def attack_specs(plugins: Plugins, names: str, sets: Iterable[str]) -> tuple[PluginSpec, ...]:
@@ -255,6 +267,8 @@ def _sections(preset: Preset, request: Request, overrides: Overrides) -> dict[st
             values["model"][key] = given
     for section in SECTIONS:
         _merge(values[section], _nest(_under(section, overrides)))
+    if _partition(preset, overrides) == AUTO:
+        values["federation"].pop("partition", None)
     return {section: validated(model, values[section], section) for section, model in SECTIONS.items()}
 
 

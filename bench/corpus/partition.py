@@ -1,6 +1,8 @@
-"""Who holds what: clusters of records divided among silos, the same number of records to each.
+"""Who holds what: clusters of records divided among silos.
 
 * ``iid``: at random.
+* ``silo``: a silo is an organisation that records name, and holds its records only, as many as its size gives it
+  (``bench.corpus.organisations``); under the others every silo holds the same number.
 * ``field``: the values of the records' ``field`` are divided into one group per silo, of nearly equal size; a silo
   holds records of its own values only.
 * ``dirichlet``: a silo's shares of the values of ``field`` (of ``label`` where no record has a field) are drawn from a
@@ -15,7 +17,7 @@ has one to train on and one to leave out.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +38,7 @@ class Unit:
 @dataclass(frozen=True)
 class Partition:
     """``silos[i]``: the units of silo i. ``rest``: what no silo took, in one list per population of values (one for
-    iid and dirichlet; one per silo for field), each in random order."""
+    iid, silo and dirichlet; one per silo for field), each in random order."""
 
     silos: tuple[tuple[Unit, ...], ...]
     rest: tuple[tuple[Unit, ...], ...]
@@ -54,6 +56,16 @@ def partition(units: Sequence[Unit], federation: FederationSpec, size: int, rng:
     order = deque(units)
     silos = tuple(_filled(order, size, i) for i in range(federation.silos))
     return Partition(silos, (tuple(order),))
+
+
+def by_organisation(units: Sequence[Unit], sizes: Mapping[str, int]) -> Partition:
+    """Give the i-th organisation, by the units' values, as many records as ``sizes`` says. Raises UsageError."""
+    held = []
+    for i, (name, size) in enumerate(sizes.items()):
+        own = deque(unit for unit in units if unit.value == name)
+        held.append(_filled(own, size, i, f" ('{name}')", "lower pool.candidates"))
+    taken = {unit.cluster for silo in held for unit in silo}
+    return Partition(tuple(held), (tuple(unit for unit in units if unit.cluster not in taken),))
 
 
 def take(order: deque[Unit], count: int, largest: int | None = None) -> list[Unit] | None:
@@ -109,10 +121,16 @@ def too_few(what: str, units: Iterable[Unit], count: int, advice: str) -> UsageE
     )
 
 
-def _filled(order: deque[Unit], size: int, silo: int, holding: str = "") -> tuple[Unit, ...]:
+def _filled(
+    order: deque[Unit],
+    size: int,
+    silo: int,
+    holding: str = "",
+    advice: str = "lower pool.candidates or federation.silos",
+) -> tuple[Unit, ...]:
     units = take(order, size, largest=size // 2)
     if units is None:
-        raise too_few(f"silo-{silo}{holding}", order, size, "lower pool.candidates or federation.silos")
+        raise too_few(f"silo-{silo}{holding}", order, size, advice)
     return tuple(units)
 
 

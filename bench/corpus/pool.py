@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 
 from bench.core.errors import UsageError
 from bench.core.parties import silo
 from bench.core.streams import Streams
 from bench.corpus.clusters import cluster
-from bench.corpus.partition import Unit, partition, take, too_few
+from bench.corpus.organisations import brought, organisations
+from bench.corpus.partition import Unit, by_organisation, partition, take, too_few
 from bench.corpus.task import Record
 from bench.spec.run import FederationSpec, PoolSpec
 
@@ -20,6 +21,7 @@ from bench.spec.run import FederationSpec, PoolSpec
 class Pool:
     """The records in use. ``silos``: the candidates of every silo, of which a game's planting trains on some; all
     tuples hold ids in random order. ``clusters``: the cluster of every record in use; no cluster has two parts.
+    ``names``: of the organisations that silos are, where records name them; else empty.
     """
 
     records: Mapping[str, Record]
@@ -28,6 +30,7 @@ class Pool:
     validation: tuple[str, ...]
     heldout: tuple[str, ...]
     population: tuple[str, ...]
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_pool(
@@ -44,8 +47,11 @@ def build_pool(
     comes from stream ``partition``), then ``heldout``, ``validation`` and ``population`` get theirs from what is left:
     from the same values as the candidates, by turns from the silos' own leftovers under ``field``, and in the shuffled
     order otherwise. All counts are exact; ``bench.corpus.partition.take`` says how clusters of several records are
-    made to add up. Raises UsageError naming the numbers where records are too few.
+    made to add up. Of a cluster with records of several organisations only those of the organisation that has most of
+    them are used. Raises UsageError naming the numbers where records are too few.
     """
+    named = federation.partition == "silo"
+    sizes = brought(organisations(records), federation, spec) if named else {}
     usable = [record for record in records if lengths[record.id] >= spec.min_tokens]
     attribute = _attribute(usable, federation.partition)
     if attribute is not None:
@@ -54,7 +60,8 @@ def build_pool(
     numbers = cluster(usable, words=spec.max_tokens)
     units = _units(usable, numbers, attribute)
     order = [units[i] for i in streams.generator("pool").permutation(len(units))]
-    parts = partition(order, federation, spec.candidates, streams.generator("partition"))
+    divided = streams.generator("partition")
+    parts = by_organisation(order, sizes) if named else partition(order, federation, spec.candidates, divided)
     left = deque(unit for turn in zip_longest(*parts.rest) for unit in turn if unit is not None)
     public = {name: _public(left, name, getattr(spec, name)) for name in ("heldout", "validation", "population")}
     silos = {silo(i): _ids(held) for i, held in enumerate(parts.silos)}
@@ -64,14 +71,15 @@ def build_pool(
         records={i: record for i, (record, _) in by_id.items()},
         clusters={i: number for i, (_, number) in by_id.items()},
         silos=silos,
+        names={silo(i): name for i, name in enumerate(sizes)},
         **public,
     )
 
 
 def _attribute(records: Sequence[Record], how: str) -> str | None:
-    """The attribute that the partition divides by: None for iid, else ``field``, or ``label`` for dirichlet."""
-    if how == "iid":
-        return None
+    """The attribute that the partition divides by: None for iid, else ``silo``, ``field``, or ``label`` (dirichlet)."""
+    if how in ("iid", "silo"):
+        return None if how == "iid" else how
     if any(record.field is not None for record in records):
         return "field"
     if how == "dirichlet" and any(record.label is not None for record in records):
@@ -85,12 +93,13 @@ def _attribute(records: Sequence[Record], how: str) -> str | None:
 def _require_enough(total: int, usable: int, spec: PoolSpec, federation: FederationSpec) -> None:
     asked = federation.silos * spec.candidates + spec.heldout + spec.validation + spec.population
     if usable < asked:
+        fewer = "" if federation.partition == "silo" else " or federation.silos"
         raise UsageError(
             f"The task has {usable} usable records (of {total}; the others are shorter than pool.min_tokens="
             f"{spec.min_tokens} or lack what the silos are divided by) and {asked} are asked for: "
             f"{federation.silos} silos x {spec.candidates} candidates + {spec.heldout} held-out + "
             f"{spec.validation} validation + {spec.population} population; "
-            "lower pool.population, pool.candidates or federation.silos."
+            f"lower pool.population, pool.candidates{fewer}."
         )
 
 
@@ -98,10 +107,14 @@ def _units(records: Sequence[Record], numbers: Sequence[int], attribute: str | N
     members: dict[int, list[Record]] = {}
     for record, number in zip(records, numbers, strict=True):
         members.setdefault(number, []).append(record)
-    return [
-        Unit(number, tuple(record.id for record in found), _common(found, attribute))
-        for number, found in members.items()
-    ]
+    return [_unit(number, found, attribute) for number, found in members.items()]
+
+
+def _unit(number: int, found: Sequence[Record], attribute: str | None) -> Unit:
+    value = _common(found, attribute)
+    # a record never moves to another organisation, and a cluster has one part
+    own = [record for record in found if attribute != "silo" or record.silo == value]
+    return Unit(number, tuple(record.id for record in own), value)
 
 
 def _common(records: Sequence[Record], attribute: str | None) -> str | None:

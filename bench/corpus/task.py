@@ -39,6 +39,7 @@ class Record:
     field: str | None = None  # what a by-field partition divides silos by
     group: str | None = None  # the person; records of one group are never split
     secrets: tuple[Secret, ...] = ()
+    silo: str | None = None  # the organisation that holds it, by its name
 
 
 class Task(ABC):
@@ -50,6 +51,8 @@ class Task(ABC):
     answer_prefix: str = ""
     #: licence and origin of the records, printed by ``bench show``
     source: str = ""
+    #: whether records name their organisations (``Record.silo``): they are then the silos, unless asked otherwise
+    organised: bool = False
 
     @abstractmethod
     def records(self, assets: Assets) -> Sequence[Record]:

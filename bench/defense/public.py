@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,7 +31,9 @@ class Public:
     """What every party and every adversary knows about the federation.
 
     ``weights``: by silo. ``participants``: the silos that take part, per round, from the public schedule. ``nonce``:
-    the seed of public choices (``generator``), and of nothing that must be secret.
+    the seed of public choices (``generator``), and of nothing that must be secret. ``sizes``: by silo, the nominal
+    number of records that it trains on; empty where that is not known. ``names``: of the organisations that silos are,
+    where they have any.
     """
 
     layouts: Layouts
@@ -40,6 +42,8 @@ class Public:
     rounds: int
     participants: Sequence[tuple[str, ...]]
     nonce: int = 0
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    names: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def layout(self) -> Layout:

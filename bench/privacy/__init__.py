@@ -9,7 +9,7 @@ adversary. ``claims``: promises to whom.
 from __future__ import annotations
 
 from bench.privacy.accountant import MAX_CALIBRATED_EPSILON, Composition, calibrate, default_delta, epsilon, epsilon_rdp
-from bench.privacy.claims import claim
+from bench.privacy.claims import claim, worst
 from bench.privacy.kinds import Refused, composition
 from bench.privacy.shares import Exposure, Row, Sum
 from bench.privacy.skellam import Skellam, calibrate_skellam, epsilon_skellam
@@ -30,4 +30,5 @@ __all__ = [
     "epsilon",
     "epsilon_rdp",
     "epsilon_skellam",
+    "worst",
 ]

@@ -15,6 +15,8 @@ from bench.privacy.shares import Exposure
 from bench.privacy.skellam import Skellam, epsilon_skellam
 from bench.spec.result import Claim
 
+_OWN_DELTAS = "each silo at its own delta, of which the largest is shown"
+
 
 def claim(
     logged: Mapping[str, Sequence[Mechanism]],
@@ -57,10 +59,23 @@ def claim(
     worst, rdp, deltas = (max(column) for column in zip(*spent, strict=True))
     notes = [promise.note] if promise.note else []
     if len({d for _, _, d in spent}) > 1:
-        notes.append("each silo at its own delta; the largest is shown")
+        notes.append(_OWN_DELTAS)
     if any(m.kind == "skellam" for ms in protecting.values() for m in ms):
         notes.append("integer noise, by Renyi DP")
     return Claim(epsilon=worst, epsilon_rdp=rdp, delta=deltas, **unit, note="; ".join(notes))
+
+
+def worst(claims: Sequence[Claim]) -> Claim | None:
+    """What holds wherever one of ``claims`` does (of several coalitions, say); None of none."""
+    unbounded = [one for one in claims if one.epsilon is None]
+    if unbounded or not claims:
+        return unbounded[0] if unbounded else None
+    first = max(claims, key=lambda one: one.epsilon or 0.0)
+    if len({one.delta for one in claims if one.delta}) < 2:
+        return first
+    largest = {name: max(getattr(one, name) or 0.0 for one in claims) for name in ("delta", "epsilon_rdp")}
+    note = first.note if _OWN_DELTAS in first.note else "; ".join(filter(None, (first.note, _OWN_DELTAS)))
+    return first.model_copy(update={**largest, "note": note})
 
 
 def _common_promise(promises: Sequence[Promise], coalition: frozenset[str], victims: Sequence[str]) -> Promise:

@@ -65,6 +65,14 @@ class Claim(_Part):
     note: str = ""
 
 
+class Organisation(_Part):
+    """Which organisation a silo is, where the records name them, and the public number of records that it trains on."""
+
+    silo: str
+    name: str
+    records: int
+
+
 class Result(_Part):
     """What one cell (a row and a seed) came to. See docs/metrics.md for every field's definition.
 
@@ -98,6 +106,7 @@ class Result(_Part):
     active: bool = False
     audit: dict[str, Any] | None = None
     scores_sha256: str | None = None
+    organisations: tuple[Organisation, ...] = ()
     supersedes: str | None = None
     note: str = ""
     spec: dict[str, Any] = {}
@@ -108,8 +117,8 @@ class Result(_Part):
         value = self.model_dump(mode="json")
         value["schema"] = value.pop("schema_version")
         # fields that came later are left out where they say nothing, so that lines from before them stay what they were
-        for name in ("versions", "knows"):
-            if value[name] == type(self).model_fields[name].default:
+        for name in ("versions", "knows", "organisations"):
+            if getattr(self, name) == type(self).model_fields[name].default:
                 del value[name]
         return canonical_json(value)
 

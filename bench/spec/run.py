@@ -66,11 +66,12 @@ class Dropout(Config):
 
 
 class FederationSpec(Config):
-    """Who trains, how often, on which share, and what is published."""
+    """Who trains, how often, on which share, and what is published. ``partition``: the command line takes ``auto``
+    too, its default: ``silo``, with as many silos as the records name organisations, where they do, else ``iid``."""
 
     silos: int = Field(3, ge=1, le=10_000)
     rounds: int = Field(3, ge=1, le=10_000)
-    partition: Literal["iid", "field", "dirichlet"] = "iid"
+    partition: Literal["iid", "field", "dirichlet", "silo"] = "iid"
     dirichlet_alpha: float = Field(0.5, gt=0)
     client_fraction: float = Field(1.0, gt=0, le=1)
     dropouts: tuple[Dropout, ...] = ()
@@ -83,8 +84,9 @@ class FederationSpec(Config):
 class PoolSpec(Config):
     """How many records of each kind, counted in records; all kinds are disjoint by cluster.
 
-    ``candidates`` is per silo; ``share`` of every silo's candidate clusters is trained on (the members). Tokens are a
-    record's own: what stands in front of every record (``model.bos``) counts neither here nor there.
+    ``candidates`` is per silo, in the mean where silos are organisations of different sizes; ``share`` of every silo's
+    candidate clusters is trained on (the members). Tokens are a record's own: what stands in front of every record
+    (``model.bos``) counts neither here nor there.
     """
 
     candidates: int = Field(60, ge=2)
@@ -123,6 +125,15 @@ class RunSpec(Config):
                     f"federation.dropouts names silo {away.silo} in round {away.round}, but there are "
                     f"{self.federation.silos} silos and {self.federation.rounds} rounds (both counted from 0)"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _who_takes_part_is_secret(self) -> RunSpec:
+        if self.federation.partition == "silo" and self.variant is not None and self.variant.name == "participation":
+            raise ValueError(
+                "who takes part is public where silos are the organisations that records name, so the participation "
+                "game has nothing to ask: leave its attack out, or set federation.partition=iid"
+            )
         return self
 
     @property

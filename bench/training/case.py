@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.core.parties import silo
 from bench.corpus.planting import Planting
 from bench.defense.compose import Parts
 from bench.spec.run import RunSpec
@@ -37,6 +38,9 @@ class Case:
         return self.plantings[1]
 
     @property
-    def nominal_size(self) -> int:
-        """Records that a silo trains on, as the public settings say: what weights, rates and steps are made from."""
-        return self.variant.nominal_size(round(self.spec.pool.candidates * self.spec.pool.share), self.spec)
+    def nominal_sizes(self) -> dict[str, int]:
+        """By silo, the records that it trains on as the public settings and sizes say: what weights, rates, steps and
+        claims are made from."""
+        spec, candidates = self.spec, self.materials.pool.silos
+        trained = {name: len(candidates[name]) * spec.pool.share for name in map(silo, range(spec.federation.silos))}
+        return {name: self.variant.nominal_size(max(1, round(size)), spec) for name, size in trained.items()}

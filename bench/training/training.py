@@ -61,8 +61,8 @@ class TrainedRun:
 
     @property
     def nominal_sizes(self) -> dict[str, int]:
-        """By silo, the records that it trains on as the public settings say."""
-        return dict.fromkeys(self.transcript.public.silos, self.case.nominal_size)
+        """By silo, the records that it trains on as the public settings and sizes say."""
+        return self.case.nominal_sizes
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ def federate(
     save_origin(transcript, case.spec, case.seed, case.plantings)
     if transcript.committed() >= -1:
         setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
+    for size in set(setup.nominal_sizes.values()):  # what a trainer refuses of one silo it refuses before any trains
+        setup.parts.trainer.plan(setup.public.rounds, setup.federation.local, size)
     federation = Federation(setup, transcript, budget=budget)
     federation.carrier = case.variant.carrier(federation.carrier, setup)
     federation.run(on_round)
@@ -158,13 +160,16 @@ def _setup(case: Case) -> Setup:
     silos = tuple(silo(i) for i in range(federation.silos))
     adapter = materials.model.layout
     plan = parts.aggregator.plan(adapter, silos)
+    sizes = case.nominal_sizes
     public = Public(
         layouts=Layouts(adapter, plan.summed, plan.state),
         silos=silos,
-        weights={name: parts.weight(case.nominal_size) for name in silos},
+        weights={name: parts.weight(size) for name, size in sizes.items()},
         rounds=federation.rounds,
         participants=participants(federation, materials.streams),
         nonce=public_nonce(case.seed),
+        sizes=sizes,
+        names=materials.pool.names,
     )
     return Setup(
         model=materials.model,
@@ -176,7 +181,7 @@ def _setup(case: Case) -> Setup:
         orders=Streams(case.seed, f"shadow {spec.shadow}/" if spec.shadow else ""),
         secret_seed=spec.secret_seed,
         tokens=lambda name: training_tokens(case, name),
-        nominal_sizes=dict.fromkeys(silos, case.nominal_size),
+        nominal_sizes=sizes,
     )
 
 

@@ -15,6 +15,7 @@ from bench.core.errors import UsageError
 from bench.core.npy import promised
 from bench.core.parties import DEALER, PUBLIC, SERVER, silo
 from bench.core.update import Layout
+from bench.corpus.organisations import MAX_NAME
 from bench.defense.channel import MAX_FRAME
 from bench.defense.public import Layouts, Public
 from bench.spec.foreign import Foreign, Integer, Json, parsed, read
@@ -58,6 +59,10 @@ class Known(Foreign):
     rounds: Annotated[int, Field(ge=0, le=MAX_ROUNDS)]
     participants: tuple[tuple[str, ...], ...]
     nonce: Annotated[int, Field(ge=0, le=2**64)] = 0
+    #: empty: not known
+    sizes: dict[str, Annotated[int, Field(ge=1, le=2**62)]] = Field(default_factory=dict)
+    #: empty: none
+    names: dict[str, Annotated[str, Field(min_length=1, max_length=MAX_NAME)]] = Field(default_factory=dict)
     #: empty: as ``layout``
     adapter: Bounded = Layout((), ())
     state: Bounded = Layout((), ())
@@ -67,8 +72,9 @@ class Known(Foreign):
         silos, public = set(self.silos), self.public()
         if self.silos != tuple(silo(i) for i in range(len(self.silos))):
             raise ValueError("'silos' must be silo-0, silo-1, and so on")
-        if set(self.weights) != silos:
-            raise ValueError("'weights' must name every silo once")
+        for field, values in (("weights", self.weights), ("sizes", self.sizes), ("names", self.names)):
+            if set(values) != silos and (values or field == "weights"):
+                raise ValueError(f"'{field}' must name every silo once")
         sound = [set(names) <= silos and len(set(names)) == len(names) for names in self.participants]
         if len(sound) != self.rounds or not all(sound):
             raise ValueError("'participants' must name silos for every round, each once")
@@ -80,7 +86,8 @@ class Known(Foreign):
     def public(self) -> Public:
         adapter, state = (one if one.names else self.layout for one in (self.adapter, self.state))
         layouts = Layouts(adapter, self.layout, state)
-        return Public(layouts, self.silos, self.weights, self.rounds, self.participants, self.nonce)
+        about = self.rounds, self.participants, self.nonce, self.sizes, self.names
+        return Public(layouts, self.silos, self.weights, *about)
 
 
 def public_json(public: Public) -> dict[str, Any]:
@@ -94,6 +101,7 @@ def public_json(public: Public) -> dict[str, Any]:
         "rounds": public.rounds,
         "participants": [list(names) for names in public.participants],
         "nonce": public.nonce,
+        **{key: dict(values) for key, values in (("sizes", public.sizes), ("names", public.names)) if values},
     }
 
 

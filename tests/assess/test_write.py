@@ -44,17 +44,20 @@ def spec_of(**changes: Any) -> RunSpec:
     return RunSpec(**{**values, **changes})
 
 
-def asked(spec: RunSpec | None = None) -> tuple[Cell, Any]:
+def asked(spec: RunSpec | None = None, **names: str) -> tuple[Cell, Any]:
     """A cell, and an assessor of its run."""
     spec = spec or spec_of()
     materials = SimpleNamespace(
-        source=SimpleNamespace(revision="r1", sha256="d" * 64), model=SimpleNamespace(device="cpu")
+        source=SimpleNamespace(revision="r1", sha256="d" * 64),
+        model=SimpleNamespace(device="cpu"),
+        pool=SimpleNamespace(names=names),
     )
     case = SimpleNamespace(
         spec=spec,
         run_id=spec.run_id(4),
         materials=materials,
         planting=SimpleNamespace(id="beef" * 4),
+        nominal_sizes={"silo-0": 30, "silo-1": 10},
         parts=SimpleNamespace(simulated=("a dealer",)),
     )
     utility = (Utility(name="perplexity", value=2.0, base=3.0),)
@@ -93,6 +96,17 @@ def test_a_result_says_what_was_asked_and_what_made_it(harness: Harness) -> None
         "planting": "beef" * 4,
         "model": {"revision": "r1", "sha256": "d" * 64},
     }
+
+
+def test_a_result_says_which_organisation_a_silo_is(harness: Harness) -> None:
+    assert '"organisations"' not in measured(harness).to_json()
+    cell, assessor = asked(**{"silo-0": "Klinik Nord", "silo-1": "Süd"})
+    given: Any = SimpleNamespace(adaptive=False, knows="candidates")
+    found = Writer(harness).measured(cell, assessor, FOUND, given).organisations
+    assert [one.model_dump() for one in found] == [
+        {"silo": "silo-0", "name": "Klinik Nord", "records": 30},
+        {"silo": "silo-1", "name": "Süd", "records": 10},
+    ]
 
 
 def test_a_result_says_what_was_found_and_is_kept_with_its_sheet(harness: Harness) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ class View:
     readings: Sequence[Reading]
     spec: Mapping[str, Any]
     initial: Flat | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def public(self) -> SimpleNamespace:
+        return SimpleNamespace(sizes=self.sizes)
 
     @property
     def initial_path(self) -> Path | None:

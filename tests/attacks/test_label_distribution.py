@@ -114,6 +114,14 @@ def test_silos_are_answered_in_any_order_and_simulations_are_shared(scene: Scene
     assert scene.ask(view, SILOS[1:2], steps=3).shares[0] == pytest.approx(one.shares[1], abs=1e-6)
 
 
+def test_a_silo_s_training_is_simulated_on_as_many_records_as_it_has(scene: Scene) -> None:
+    made = scene.lent.made
+    made.clear()
+    sizes = dict(zip(SILOS, (16, 4, 4), strict=True))
+    scene.ask(replace(scene.view("upload"), sizes=sizes), steps=3)
+    assert sorted(key[4] for key in made if key[1] != "before") == [4, 16]  # type: ignore[index]
+
+
 def trained_on(scene: Scene, label: int, at: Flat) -> tuple[Flat, NDArray[np.float64]]:
     """What the attack's own simulation of ``label`` gives from ``at``, and the shares that it is trained on."""
     known, rng = Known.of(scene.lent), np.random.default_rng([0, label])

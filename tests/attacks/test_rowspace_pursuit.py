@@ -137,10 +137,15 @@ def test_a_part_of_an_upload_is_read_against_the_first_adapter(of: str) -> None:
 
 
 def test_other_rounds_count_only_where_they_are_about_the_same_records() -> None:
-    view: Any = SimpleNamespace(spec={"pool": {"candidates": 24, "share": 0.5}})
+    public = SimpleNamespace(sizes={})
+    view: Any = SimpleNamespace(spec={"pool": {"candidates": 24, "share": 0.5}}, public=public)
     assert whole_silo(view, Target(0, "silo-0", 12, 4))
     assert not whole_silo(view, Target(0, "silo-0", 8, 1))
-    assert not whole_silo(SimpleNamespace(spec={}), Target(0, "silo-0", 12, 4))  # type: ignore[arg-type]
+    public.sizes = {"silo-0": 30, "silo-1": 6}
+    assert not whole_silo(view, Target(0, "silo-0", 12, 4))
+    assert whole_silo(view, Target(0, "silo-1", 6, 1))
+    view.spec, public.sizes = {}, {}
+    assert not whole_silo(view, Target(0, "silo-0", 12, 4))
 
 
 # -- on a real model --------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ class FakeView:
 
     @property
     def public(self) -> Any:
-        return SimpleNamespace(layout=self.layout, adapter=self.layout, weights={})
+        return SimpleNamespace(layout=self.layout, adapter=self.layout, weights={}, sizes={})
 
     def uploads(self, silo: str | None = None, round: int | None = None) -> tuple[Upload, ...]:
         uploads = [u for u in self.readings if u.kind == "upload"]

@@ -15,7 +15,7 @@ from bench.core.errors import UsageError
 from bench.core.versions import harness
 from bench.games.membership import make_sheet
 from bench.spec.canonical import sha256
-from bench.spec.result import Claim, Leakage, Result, Utility
+from bench.spec.result import Claim, Leakage, Organisation, Result, Utility
 from bench.store.store import Store
 from tests.results_factory import auc, result, run_spec
 
@@ -289,6 +289,12 @@ def test_text_from_a_file_cannot_leave_its_cell_or_be_markup() -> None:
     assert "[d](e)" not in text
     widths = {line.count(" | ") for line in text.split("\n") if line.startswith("| ") and "membership" in line}
     assert widths == {14}
+
+
+def test_an_organisation_s_name_is_no_markup() -> None:
+    named = (Organisation(silo="silo-0", name="<b>Nord|[a](b)", records=160),)
+    page = render([result(organisations=named), result(defense="other", organisations=named)], ())["reviews.md"]
+    assert page.count("\n- organisations: &lt;b>Nord\\|\\[a\\](b) (silo-0, 160 records)\n") == 1
 
 
 def test_tasks_whose_file_names_would_collide_get_their_own() -> None:

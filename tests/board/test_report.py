@@ -11,7 +11,7 @@ import pytest
 
 from bench.board.report import meaning, render
 from bench.board.rows import rows
-from bench.spec.result import Claim, Leakage, Result, Utility
+from bench.spec.result import Claim, Leakage, Organisation, Result, Utility
 from bench.store.store import Store
 from tests.results_factory import auc, result
 
@@ -34,6 +34,17 @@ def says(*results: Result) -> str:
 def line_of(report: str, *words: str) -> str:
     (found,) = [line for line in report.split("\n") if all(word in line.split() for word in words)]
     return found
+
+
+def test_organisations_stand_with_their_sizes_on_one_line_and_as_text() -> None:
+    named = (("silo-0", "Klinik\x1b[31m <b>Nord|*", 160), ("silo-1", "x" * 300, 20))
+    found = tuple(Organisation(silo=silo, name=name, records=size) for silo, name, size in named)
+    (line,) = [line for line in text(result(organisations=found)).split("\n") if line.startswith("organisations: ")]
+    assert line.startswith("organisations: Klinik [31m <b>Nord|* (silo-0, 160 records), xxx")
+    assert len(line) < 300
+    assert "organisations" not in text(result())
+    many = tuple(Organisation(silo=f"silo-{k}", name=f"n{k}", records=2) for k in range(40))
+    assert "n11 (silo-11, 2 records) and 28 more\n" in text(result(organisations=many))
 
 
 # -- the table -----------------------------------------------------------------------------------------------------

@@ -112,7 +112,7 @@ def test_a_task_takes_a_path_after_a_colon(plugins: Plugins) -> None:
         ({"sets": ("pool.share=NaN",)}, r"pool.share=NaN .* finite number"),
         ({"sets": ("guard.epsilon=0",)}, r"guard.epsilon=0 .* greater than 0"),
         ({"sets": ("guard.inner.depth=10",)}, r"guard.inner.depth=10 .* less than or equal to 9"),
-        ({"sets": ("federation.partition=iidd",)}, r"federation.partition=iidd .* 'iid', 'field' or 'dirichlet'"),
+        ({"sets": ("federation.partition=iidd",)}, r"federation.partition=iidd .* 'iid', .* or 'silo'"),
         ({"dtype": "int3"}, r"model.dtype=int3 .* 'float32', 'bfloat16' or 'float16'"),
         ({"secret_seed": -1}, r"secret_seed=-1 .* greater than or equal to 0"),
         ({"sets": ('federation.dropouts=[{"round": 9, "silo": 0}]',)}, r"names silo 0 in round 9"),

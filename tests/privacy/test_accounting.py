@@ -21,7 +21,9 @@ from bench.privacy import (
     default_delta,
     epsilon,
     epsilon_rdp,
+    worst,
 )
+from bench.spec.result import Claim
 
 #: (rate, sigma, steps, delta): epsilon by loss distributions, by Renyi DP
 KNOWN = [((0.01, 1, 1000, 1e-5), 1.828, 2.101), ((0.1, 1, 100, 1e-4), 5.966, 6.822), ((1, 4, 20, 1e-3), 3.61, 4.05)]
@@ -256,3 +258,16 @@ def test_secrets_from_a_number_make_no_claim() -> None:
 
 def test_no_victims_no_figure() -> None:
     assert claim(LOGGED, [RECORD], SERVER, (), SIZES).epsilon is None
+
+
+def test_what_holds_for_every_coalition_is_the_worst_of_each_figure() -> None:
+    small, large = Claim(epsilon=7.5, delta=0.03, epsilon_rdp=9.5), Claim(epsilon=8.0, delta=0.003, epsilon_rdp=9.0)
+    found = worst([small, large])
+    assert found is not None
+    assert (found.epsilon, found.delta, found.epsilon_rdp) == (8.0, 0.03, 9.5)
+    assert found.note == "each silo at its own delta, of which the largest is shown"
+    assert worst([found, found.model_copy(update={"delta": 0.02, "note": "other"})]) == found
+    assert worst([small, small.model_copy(update={"epsilon": 7.0})]) == small
+    assert worst([small, Claim(note="nothing is promised")]) == Claim(note="nothing is promised")
+    assert worst([Claim(epsilon=0.0, delta=0.0, note="absent"), large]) == large
+    assert worst([]) is None

@@ -32,7 +32,7 @@ def test_text_alone_is_a_record() -> None:
 
 def test_prompt_and_response() -> None:
     record = one(prompt="How is he? ", response="Better.", silo="ward", group="p7", id="r1")
-    assert record == Record(id="r1", text="Better.", prompt="How is he? ", field="ward", group="p7")
+    assert record == Record(id="r1", text="Better.", prompt="How is he? ", field="ward", group="p7", silo="ward")
 
 
 def test_secrets_in_both_forms() -> None:

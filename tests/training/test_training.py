@@ -77,7 +77,7 @@ class Fakes:
         self.model.encode = lambda records, most, prefix: ([r.text for r in records], most, prefix)
         self.streams = Streams(seed)
         records = {i: Record(i, i) for held in SILOS.values() for i in held}
-        self.pool = SimpleNamespace(silos=SILOS, clusters=CLUSTERS, records=records)
+        self.pool = SimpleNamespace(silos=SILOS, clusters=CLUSTERS, records=records, names={})
         self.corpus = SimpleNamespace(task=SimpleNamespace(answer_prefix="!"))
         self.tokens = list
 
@@ -185,7 +185,7 @@ def test_what_is_public_follows_from_spec_and_seed_and_holds_no_secret(store: St
     setup, transcript = federate(case, store)
     public = transcript.public
     assert (public.silos, public.rounds, public.weights) == (("silo-0", "silo-1"), 2, {"silo-0": 2, "silo-1": 2})
-    assert public.nonce == public_nonce(4)
+    assert (public.nonce, public.sizes, public.names) == (public_nonce(4), {"silo-0": 2, "silo-1": 2}, {})
     assert public.participants == (public.silos,) * 2
     start = Streams(4).generator("initial adapter").normal(size=LAYOUT.size).astype(np.float32)
     np.testing.assert_array_equal(transcript.initial_adapter(), start)
@@ -194,6 +194,28 @@ def test_what_is_public_follows_from_spec_and_seed_and_holds_no_secret(store: St
     assert (setup.secret_seed, setup.nominal_sizes) == (3, {"silo-0": 2, "silo-1": 2})
     assert read_origin(transcript) == (case.spec, 4, case.plantings)
     assert measured == []
+
+
+class Picky(Logs):
+    """Takes no silo of three records."""
+
+    def plan(self, rounds: int, local: Any, nominal_size: int) -> Sequence[Mechanism]:
+        if nominal_size == 3:
+            raise UsageError(f"{rounds} rounds of {local.batch}: not for three")
+        return ()
+
+
+def test_silos_have_sizes_of_their_own_and_what_one_of_them_may_not_be_is_told_before_any_trains(store: Store) -> None:
+    trainer = Picky()
+    case = case_of(seed=4, parts=fill(Defense(trainer=trainer)))
+    case.materials.pool.silos = {**SILOS, "silo-1": tuple("abcdef")}  # type: ignore[misc]
+    case.materials.pool.names = {"silo-0": "Süd", "silo-1": "Klinik Nord"}  # type: ignore[misc]
+    with pytest.raises(UsageError, match="2 rounds of 8: not for three"):
+        federate(case, store)
+    public = Transcript(store.run_dir(case.run_id) / "transcript").public
+    assert public.sizes == public.weights == {"silo-0": 2, "silo-1": 3}
+    assert public.names == {"silo-0": "Süd", "silo-1": "Klinik Nord"}
+    assert trainer.jobs == 0
 
 
 @pytest.mark.parametrize(("shadow", "prefix"), [(0, ""), (2, "shadow 2/")])

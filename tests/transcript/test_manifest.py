@@ -73,6 +73,14 @@ def test_layouts_of_adapter_and_state_are_read_where_they_are_others(tmp_path: P
     assert public.adapter == public.state == Layout(("x",), ((2,),))
 
 
+def test_sizes_and_names_are_read_where_they_stand(tmp_path: Path) -> None:
+    about = {"sizes": {"silo-0": 3, "silo-1": 40}, "names": {"silo-0": "Süd", "silo-1": "N" * 200}}
+    public = known(written(tmp_path, about))
+    assert {"sizes": public.sizes, "names": public.names} == about
+    assert manifest.public_json(public)["names"] == about["names"]
+    assert "names" not in manifest.public_json(PUBLIC)
+
+
 def test_bounds_themselves_are_accepted(tmp_path: Path) -> None:
     public = known(written(tmp_path, {"nonce": 2**64, "weights": {"silo-0": 2**62, "silo-1": 1}}))
     assert (public.nonce, public.weights["silo-0"]) == (2**64, 2**62)
@@ -104,6 +112,10 @@ HOSTILE_MANIFESTS: dict[str, dict[str, Any]] = {
     "participants that stand twice": {"participants": [["silo-0", "silo-0"], [], []]},
     "a weight that is null": {"weights": {"silo-0": None, "silo-1": 1}},
     "a weight that is true": {"weights": {"silo-0": True, "silo-1": 1}},
+    "a size that is missing": {"sizes": {"silo-0": 3}},
+    "a size of zero": {"sizes": {"silo-0": 3, "silo-1": 0}},
+    "names of others": {"names": {"silo-0": "a", "silo-2": "b"}},
+    "a name without end": {"names": {"silo-0": "a" * 201, "silo-1": "b"}},
     "an adapter that is null": {"adapter": None},
     "an unknown field": {"seed": 3},
     "an unknown field of a layout": {"layout": {"names": ["a"], "shapes": [[2]], "size": 2}},

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from bench.cli.division import brings
 from bench.cli.grid import Grid, Request, check_compositions, expand
 from bench.core.errors import UsageError
 from bench.plugins.find import Kind, Plugins
+from bench.spec.config import canonical_json
 from bench.spec.result import Result
 from bench.store.store import Store
 
@@ -77,7 +79,7 @@ def show(results: Sequence[Result], store: Store, as_json: bool) -> int:
 
 def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
     """What would be done. Builds every defense, so that parts that don't combine are found here too."""
-    from bench.board.words import duration, size
+    from bench.board.words import duration, one_line, size
     from bench.cli.forecast import estimate
 
     estimates = estimate(grid.rows, grid.seeds, store, plugins=plugins)
@@ -92,10 +94,14 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
         }
         for e, row in ((e, by_id[e.row]) for e in estimates)
     ]
+    runs = {canonical_json(row.run.task): row.run for row in grid.rows}
+    named = [{"task": run.task.name, **vars(one)} for run in runs.values() for one in brings(run, plugins)]
     if as_json:
-        print(json.dumps({"preset": grid.preset, "cells": rows}, indent=1))
+        print(json.dumps({"preset": grid.preset, "organisations": named, "cells": rows}, indent=1))
         return 0
     print(_table(rows))
+    for one in named:
+        print(f"{one['silo']}: {one_line(one['name'])}, {one['candidates']} candidates of {one['records']} records")
     for attack, budget in {(row["attack"], row["budget"]): None for row in rows if row["budget"]}:
         print(f"budget of {attack}: {budget}")
     seconds = sum(e.seconds for e in estimates if not e.stored)
