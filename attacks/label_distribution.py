@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Literal
 
@@ -99,8 +99,9 @@ class Known:
         # of every label alike, as far as they go
         depth = np.concatenate([np.arange(len(one[1::2])) for one in rows])
         second = np.sort(second[np.argsort(depth, kind="stable")[: POPULATION // 2]])
-        words = label_tokens(tools.population, labels, count)
-        return cls(words, shares, tools.population.take(first), labels[first], tools.population.take(second))
+        words, shared = label_tokens(tools.population, labels, count)
+        taught, asked = tools.population.take(first), _beyond(tools.population.take(second), shared)
+        return cls(words, shares, taught, labels[first], asked)
 
     def mixture(self, label: int, lean: float, records: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """(records,) rows of ``taught``, drawn at random; some of them repeatedly where it has too few of a label."""
@@ -237,22 +238,43 @@ def convex(changes: Floats, observed: Floats) -> Floats | None:
     return weights / total if total > 0 else None
 
 
-def label_tokens(population: Tokens, labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
-    """(count,) the token that names each label, from the population's answers; -1 for one that no record of it has."""
-    found = np.full(count, -1)
+def label_tokens(population: Tokens, labels: NDArray[np.integer], count: int) -> tuple[NDArray[np.int64], int]:
+    """(count,) the token that tells each label from the others, from the population's answers (-1 where no record has
+    it), and how many tokens all labels begin with. Raises SiloBenchError where two go on alike."""
+    rows: dict[int, tuple[int, ...]] = {}
     for one in range(count):
-        rows = np.flatnonzero((labels == one) & (population.answer >= 0))
-        if len(rows):
-            found[one] = population.ids[rows[0], population.answer[rows[0]]]
-    return found
+        having = np.flatnonzero((labels == one) & (population.answer >= 0))
+        if len(having):
+            row = having[0]
+            rows[one] = tuple(population.ids[row, population.answer[row] : population.lengths[row]].tolist())
+    shared = _shared(list(rows.values()))
+    found = np.full(count, -1)
+    for one, ids in rows.items():
+        found[one] = ids[shared] if shared < len(ids) else -1
+    named = found[list(rows)]
+    if len(set(named.tolist())) < len(rows) or (len(rows) > 1 and (named < 0).any()):
+        raise SiloBenchError("two labels begin with the same tokens of this model: one token does not tell them apart")
+    return found, shared
+
+
+def _shared(rows: Sequence[tuple[int, ...]]) -> int:
+    """How many tokens all of several rows begin with."""
+    if len(rows) < 2:
+        return 0
+    return next((k for k, column in enumerate(zip(*rows, strict=False)) if len(set(column)) > 1), min(map(len, rows)))
+
+
+def _beyond(tokens: Tokens, shared: int) -> Tokens:
+    """The records with their answers ``shared`` tokens on, where labels part."""
+    return replace(tokens, answer=np.where(tokens.answer >= 0, tokens.answer + shared, -1).astype(np.int32))
 
 
 def expected(tools: Tools, reading: Reading) -> Floats:
     """(labels,) how often the model behind ``reading`` expects each label over the first ``POPULATION`` records that
     have an answer; all alike where none has. A label that no record has is expected nowhere."""
-    words = label_tokens(tools.population, tools.population_labels, len(tools.labels))
+    words, shared = label_tokens(tools.population, tools.population_labels, len(tools.labels))
     known = np.flatnonzero(words >= 0)
-    asked = tools.population.take(np.flatnonzero(tools.population.answer >= 0)[:POPULATION])
+    asked = _beyond(tools.population.take(np.flatnonzero(tools.population.answer >= 0)[:POPULATION]), shared)
     if not len(asked) or not len(known):
         return np.full(len(words), 1 / len(words))
     logp = tools.word_logp(reading, asked, asked.answer, words[known].tolist())

@@ -47,7 +47,7 @@ def own_logits(module: Any, tokens: Tokens, row: int) -> torch.Tensor:
 
 def assert_stats_match(model: LoraModel, module: Any, tokens: Tokens, tolerance: float = 1e-5) -> None:
     """Every figure of ``stats`` against softmax, sums and sums of squares written out in float64."""
-    labels = model.label_ids(LABELS)
+    labels = [row[0] for row in model.label_rows(LABELS)]
     stats = model.stats(tokens, labels, batch=4)
     assert stats.mean is not None
     assert stats.sd is not None

@@ -86,12 +86,14 @@ class Harness:
         """A training with all that it is made of. ``plantings``: those of a transcript from anywhere; None: the
         store's. Raises UsageError where its parts don't combine, or records or model can't be had."""
         from bench.training.case import Case
+        from bench.training.measure.checks import check
         from bench.training.training import build_parts, draw_plantings
         from bench.training.variant import build
 
         parts, variant = build_parts(spec, self.plugins), build(spec.variant, self.plugins)
         self.progress.note(f"{spec.task.name}, {spec.defense_name}, seed {seed}: loading model and records")
         materials = variant.materials(self.workshop().materials(spec, seed), spec, seed)
+        check(materials)
         if plantings is None:
             self._adopt(spec.planting_id(seed))
             plantings = draw_plantings(variant, materials, spec, seed, self.store)

@@ -43,8 +43,8 @@ LEGEND = """\
 
 - One table per adversary: what those who hold just this can learn about the others' records. Rows are not ranked: a
   defense that ruins the model leaks little. Read leakage beside utility, on the same preset.
-- **utility**: of the final global adapter on held-out records, and of the base model. *Did not learn*: no better than
-  the base model, so low leakage says nothing.
+- **utility**: of the final global adapter on held-out records, and of the base model. *Did not learn*: the
+  gain on the records' text, over the base model, has no interval above zero, so low leakage says nothing.
 - **membership AUC**: how well members are told from non-members (0.5 is guessing); the largest over the attacks that
   were run, **by** which. Brackets are 95% intervals: over records of this model for one seed, over runs for several;
   each is that attack's alone. **n**: members/non-members of one run.

@@ -118,7 +118,9 @@ def _utility(chosen: Sequence[Row]) -> list[str]:
     row = max(chosen, key=lambda one: len(one.utility()))
     texts = "; ".join(words.utility_text(one) for one in row.utility())
     learned = " - the model did not learn" if _did_not_learn(chosen) else ""
-    return [f"utility: {texts}{learned}"] if texts else []
+    worse = any(words.worse(result) for row in chosen for result in row.results)
+    below = " - its accuracy is below the base model's" if worse else ""
+    return [f"utility: {texts}{learned}{below}"] if texts else []
 
 
 def _runs(chosen: Sequence[Row]) -> list[str]:

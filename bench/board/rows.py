@@ -11,7 +11,7 @@ from typing import Any
 from bench.board import words
 from bench.games.catalog import GAMES
 from bench.spec.config import canonical_json, digest
-from bench.spec.result import Leakage, Result, Utility
+from bench.spec.result import GAIN, Leakage, Result, Utility
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ class Row:
         """What a reader must know beside the figures."""
         results = self.results
         marks = ["did not learn"] if any(result.learned is False for result in results) else []
+        marks += ["accuracy below the base model's"] if any(words.worse(result) for result in results) else []
         marks += [f"simulated: {name}" for name in sorted({name for r in results for name in r.simulated})]
         marks += [name for name in ("adaptive", "active") if any(getattr(result, name) for result in results)]
         marks += ["audit"] if any(result.audit is not None for result in results) else []
@@ -237,7 +238,8 @@ def _utility_over_runs(figures: Sequence[Utility]) -> Utility:
     from bench.stats import Interval, combine
 
     # a figure whose runs' own intervals all lie in [0, 1] is a share, and so is its mean
-    share = all(0 <= x <= 1 for one in figures for x in (one.base, one.value, one.low, one.high) if x is not None)
+    ends = [x for one in figures for x in (one.base, one.value, one.low, one.high) if x is not None]
+    share = figures[0].name != GAIN and all(0 <= x <= 1 for x in ends)
     least, most = (0.0, 1.0) if share and figures[0].better == "higher" else (-math.inf, math.inf)
     found = combine([Interval(one.value, one.low, one.high) for one in figures], minimum=least, maximum=most)
     base = sum(one.base for one in figures) / len(figures)

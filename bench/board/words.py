@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from bench.games.catalog import GAMES
-from bench.spec.result import Claim, Leakage, Result, Utility
+from bench.spec.result import GAIN, Claim, Leakage, Result, Utility
 from bench.spec.run import ADVERSARIES
 
 DASH = "—"
@@ -65,9 +65,15 @@ def number(value: float) -> str:
 
 
 def utility_text(one: Utility) -> str:
-    """``perplexity 20.13 [19.02, 21.31] (base 28.31)``."""
+    """``text-perplexity 20.13 [19.02, 21.31] (base 28.31)``; what is a difference from the base model stands alone."""
     interval = "" if one.low is None or one.high is None else f" [{number(one.low)}, {number(one.high)}]"
-    return f"{one.name} {number(one.value)}{interval} (base {number(one.base)})"
+    base = "" if one.name == GAIN else f" (base {number(one.base)})"
+    return f"{one.name} {number(one.value)}{interval}{base}"
+
+
+def worse(result: Result) -> bool:
+    """Whether a model guesses fewer labels of held-out records than the base model."""
+    return any(one.name == "accuracy" and one.value < one.base for one in result.utility)
 
 
 def counts(n: Mapping[str, int]) -> str:

@@ -62,7 +62,7 @@ def run(parser: Parser) -> None:
     _add(parser, "defense", "attack")
     add("--task", metavar="NAMES", help="comma list of tasks; NAME:PATH hands a file to a task (default: the preset's)")
     _add(parser, adversary="the preset's, usually all", preset=": a preset's name or a .toml file")
-    _add(parser, seeds=": 0,3 or 0-4, both ends included", set="model.*, pool.*, federation.* or PLUGIN.*")
+    _add(parser, seeds=": 0,3 or 0-4, both ends included", set="model.*, pool.*, federation.*, utility.* or PLUGIN.*")
     _add(parser, "plugin", "store")
     add("--model", metavar="NAME", help="smollm2-135m, tiny, hf:ORG/NAME or a directory (short for --set model.name=)")
     add("--dtype", metavar="TYPE", help="float32, bfloat16 or float16 (short for --set model.dtype=)")
@@ -102,7 +102,7 @@ def tune(parser: Parser) -> None:
         help="values of one option to try, as for --set; several make a grid; may be repeated",
     )
     _add(parser, "task", "preset", seeds="; the figure is their mean")
-    _add(parser, set="model.*, pool.*, federation.* or PLUGIN.*, for every trial")
+    _add(parser, set="model.*, pool.*, federation.*, utility.* or PLUGIN.*, for every trial")
     _add(parser, "plugin", "store", "model", "wait", "quiet", json="one trial per line")
 
 
@@ -116,7 +116,7 @@ def matrix(parser: Parser) -> None:
     add("--refresh", action="store_true", help="run the table's cells again too")
     add("--drop-runs", action="store_true", help="remove each run from the store when its cells are in the table")
     add("--check", action="store_true", help="fail where a committed table is not what its cells give; run nothing")
-    _add(parser, set="model.*, pool.*, federation.* or PLUGIN.*")
+    _add(parser, set="model.*, pool.*, federation.*, utility.* or PLUGIN.*")
     _add(parser, "plugin", "store", "model", "quiet", json="what was added")
     _add(parser, "wait")
 

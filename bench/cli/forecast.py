@@ -37,9 +37,11 @@ def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins
     """Per cell: whether it is stored, and a rough time and size; a training's is put on its first missing cell, and
     an attack's work on its first adversary's, whose passes the others share.
 
-    Builds every defense, so that parts that don't combine are found, and looks at local models without loading them.
-    Raises UsageError.
+    Builds every defense, so that parts that don't combine are found, and looks at local models without loading them,
+    and at what each task asks to be measured. Raises UsageError.
     """
+    for run in {(r.run.task.name, canonical_json(r.run.task), r.run.model.name): r.run for r in rows}.values():
+        _look_at_task(run, plugins)
     for run in {(r.run.model, r.run.federation.lora, r.run.pool): r.run for r in rows}.values():
         path = Assets(quiet=True).examine(run.model)
         if path is not None:
@@ -48,6 +50,23 @@ def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins
             check_outline(path, run.model, run.federation.lora.targets, run.pool.max_tokens)
     harness = Harness(store, plugins, Options(quiet=True))
     return [one for job in jobs(rows, seeds) for one in _estimates(harness, job)]
+
+
+def _look_at_task(run: RunSpec, plugins: Plugins) -> None:
+    """Raises UsageError for a metric that there is not, and for labels that the model, if it is here, can't tell
+    apart."""
+    from bench.training.measure.checks import check_metrics
+
+    task = plugins.find("task", run.task.name).build(run.task.config)
+    check_metrics(task)
+    path = Assets(quiet=True).present(run.model.name) if task.labels else None
+    if path is not None:
+        from bench.corpus.encoding import label_rows
+        from bench.model.loading import load_tokenizer
+        from bench.model.text import tokenise
+
+        tokenizer = load_tokenizer(path)
+        label_rows(lambda texts: tokenise(tokenizer, texts), [task.label_text(label) for label in task.labels])
 
 
 def _estimates(harness: Harness, job: Job) -> list[Estimate]:

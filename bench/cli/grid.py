@@ -3,7 +3,7 @@
     --defense a,b+c   a grid of two defenses, the second composed of b and then c
     --task NAME:ARG   the plug-in NAME with its option ``path`` set to ARG
     --seeds 0,3 | 0-4
-    --set KEY=VALUE   KEY is model.*, pool.*, federation.* or PLUGIN.*; VALUE is JSON, else a string
+    --set KEY=VALUE   KEY is model.*, pool.*, federation.*, utility.* or PLUGIN.*; VALUE is JSON, else a string
                       (federation.partition=auto, the default: by organisations where records name them, else iid)
 
 Order of precedence: defaults of ``bench.spec.run``, preset, ``--model`` and ``--dtype``, ``--set``.

@@ -5,7 +5,7 @@
     task = "NAME"
     seeds = "0-4"                      # as --seeds
     adversaries = ["outsider", ...]    # default: all standard ones
-    [model] [pool] [federation] [federation.local] [federation.lora]   # fields of bench.spec.run
+    [model] [pool] [federation] [federation.local] [federation.lora] [utility]   # fields of bench.spec.run
     [plugins.NAME]                     # options of a plug-in, where the grid has it
 
 What a preset leaves out has the default of ``bench.spec.run``; what ``--set`` gives goes over both.
@@ -23,10 +23,15 @@ from bench.core.errors import UsageError, unknown_name
 from bench.plugins.find import Plugins
 from bench.spec.config import Config
 from bench.spec.explain import validated
-from bench.spec.run import ADVERSARIES, FederationSpec, ModelSpec, PoolSpec
+from bench.spec.run import ADVERSARIES, FederationSpec, ModelSpec, PoolSpec, UtilitySpec
 
 #: the parts of a RunSpec that presets and ``--set`` address by name
-SECTIONS: dict[str, type[Config]] = {"model": ModelSpec, "pool": PoolSpec, "federation": FederationSpec}
+SECTIONS: dict[str, type[Config]] = {
+    "model": ModelSpec,
+    "pool": PoolSpec,
+    "federation": FederationSpec,
+    "utility": UtilitySpec,
+}
 
 
 class Preset(Config):
@@ -40,6 +45,7 @@ class Preset(Config):
     model: dict[str, Any] = Field(default_factory=dict)
     pool: dict[str, Any] = Field(default_factory=dict)
     federation: dict[str, Any] = Field(default_factory=dict)
+    utility: dict[str, Any] = Field(default_factory=dict)
     plugins: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 

@@ -70,6 +70,7 @@ def joined(parts: Sequence[Tokens]) -> Tokens:
         np.concatenate([padded(part.predicted) for part in parts]).astype(np.bool_),
         np.concatenate([part.answer for part in parts]).astype(np.int32),
         min((part.lead for part in parts), default=0),
+        np.concatenate([part.lengths if part.ends is None else part.ends for part in parts]).astype(np.int32),
     )
 
 

@@ -18,7 +18,8 @@ class Tokens:
     ids: (n, length) int32. lengths: (n,) int32, at least 2. predicted: (n, length) bool, True at the positions t
     whose token carries loss (predicted from positions < t; never position 0). answer: (n,) int32, the position of
     the first token after ``answer_prefix`` (it names the label), or -1. lead: how many tokens every record begins with
-    that are the model's start (a BOS) and none of its own; never predicted.
+    that are the model's start (a BOS) and none of its own; never predicted. ends: (n,) int32, the position where the
+    text ends and the template's answer begins; None: all is text.
     """
 
     ids: NDArray[np.int32]
@@ -26,6 +27,7 @@ class Tokens:
     predicted: NDArray[np.bool_]
     answer: NDArray[np.int32]
     lead: int = 0
+    ends: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return int(self.ids.shape[0])
@@ -35,7 +37,15 @@ class Tokens:
         index = np.asarray(rows, dtype=np.int64)
         lengths = self.lengths[index]
         width = int(lengths.max()) if len(index) else 0
-        return Tokens(self.ids[index, :width], lengths, self.predicted[index, :width], self.answer[index], self.lead)
+        ends = None if self.ends is None else self.ends[index]
+        predicted = self.predicted[index, :width]
+        return Tokens(self.ids[index, :width], lengths, predicted, self.answer[index], self.lead, ends)
+
+    def of_text(self) -> NDArray[np.bool_]:
+        """(n, length) True at the predicted tokens of the text; those of the answer are the other predicted ones."""
+        if self.ends is None:
+            return self.predicted
+        return self.predicted & (np.arange(self.ids.shape[1]) < self.ends[:, None])
 
     def own(self) -> list[NDArray[np.int32]]:
         """Each record's own tokens, without the model's start and padding."""
@@ -50,7 +60,8 @@ class Tokens:
         answer = np.where(self.answer >= 0, self.answer - n, -1).astype(np.int32)
         predicted = self.predicted[:, n:].copy()
         predicted[:, :1] = False
-        return Tokens(self.ids[:, n:], (self.lengths - n).astype(np.int32), predicted, answer)
+        ends = None if self.ends is None else self.ends - np.int32(n)
+        return Tokens(self.ids[:, n:], (self.lengths - n).astype(np.int32), predicted, answer, ends=ends)
 
     @cached_property
     def digest(self) -> str:
@@ -67,7 +78,8 @@ class TokenStats:
 
     logp: natural log-probability of the token. mean, sd: mean and standard deviation of the log-probability over the
     model's next-token distribution at that position (Min-K%++, Zhang et al. 2024, eq. 3); None for an adversary
-    that sees log-probabilities of the text only. choices: (n, k) log-probabilities of the k label tokens at ``answer``.
+    that sees log-probabilities of the text only. choices: (n, k) log-probabilities of k tokens, or whole labels, at
+    ``answer``.
     first: bool, whether no other token is likelier there (what greedy generation of one token tells); None where that
     was not asked.
     """

@@ -22,11 +22,12 @@ Tokenise = Callable[[Sequence[str]], list[list[int]]]
 
 @dataclass(frozen=True)
 class _Row:
-    """One record's own tokens; those from ``start`` on carry loss, ``answer`` as in ``Tokens``."""
+    """One record's own tokens; those from ``start`` on carry loss, ``answer`` and ``end`` as in ``Tokens``."""
 
     ids: list[int]
     start: int
     answer: int
+    end: int
 
 
 def encode_records(
@@ -57,21 +58,20 @@ def encode_records(
     return _pad(rows, lead)
 
 
-def first_tokens(tokenise: Tokenise, texts: Sequence[str]) -> tuple[int, ...]:
-    """The first token of each label text. Raises UsageError where one has none or two have the same."""
-    ids = tokenise(texts) if texts else []
-    for text, tokens in zip(texts, ids, strict=True):
-        if not tokens:
+def label_rows(tokenise: Tokenise, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each label text. Raises UsageError where one has none, or two have the same."""
+    rows = [tuple(ids) for ids in (tokenise(texts) if texts else [])]
+    for text, row in zip(texts, rows, strict=True):
+        if not row:
             raise UsageError(f"The label text {text!r} has no token; every label needs a text of its own.")
-    first = [tokens[0] for tokens in ids]
-    for i, token in enumerate(first):
-        if token in first[:i]:
-            other = texts[first.index(token)]
+    for i, row in enumerate(rows):
+        if row in rows[:i]:
+            other = texts[rows.index(row)]
             raise UsageError(
-                f"The label texts {other!r} and {texts[i]!r} begin with the same token of this model; "
-                "choose texts that differ from their first token on."
+                f"The label texts {other!r} and {texts[i]!r} are the same tokens of this model, which can't tell them "
+                "apart; choose other texts, or leave the labels out."
             )
-    return tuple(first)
+    return tuple(rows)
 
 
 def _check(record: Record, answer_prefix: str) -> None:
@@ -106,7 +106,7 @@ def _row(
     ids = prompt + text + prefix + label
     if max(1, len(prompt)) >= len(ids):
         raise UsageError(f"Record '{record.id}' has {len(ids)} token(s) and none to predict; give it a longer text.")
-    return _Row(ids, len(prompt), len(ids) - len(label) if label else -1)
+    return _Row(ids, len(prompt), len(ids) - len(label) if label else -1, len(prompt) + len(text))
 
 
 def _pad(rows: Sequence[_Row], lead: Sequence[int]) -> Tokens:
@@ -120,4 +120,5 @@ def _pad(rows: Sequence[_Row], lead: Sequence[int]) -> Tokens:
         ids[i, : lengths[i]] = [*lead, *row.ids]
         predicted[i, max(1, first + row.start) : lengths[i]] = True
     answers = [first + row.answer if row.answer >= 0 else -1 for row in rows]
-    return Tokens(ids, lengths, predicted, np.array(answers, dtype=np.int32), first)
+    ends = np.array([first + row.end for row in rows], dtype=np.int32)
+    return Tokens(ids, lengths, predicted, np.array(answers, dtype=np.int32), first, ends)

@@ -59,9 +59,10 @@ class Task(ABC):
         """All records, in a deterministic order, ids unique. Raises UsageError on bad input."""
 
     def label_text(self, label: str) -> str:
-        """What follows ``answer_prefix`` for ``label``; the first tokens of the labels must differ."""
+        """What follows ``answer_prefix`` for ``label``: no two labels may be the same tokens."""
         return f" {label}"
 
     def metrics(self) -> tuple[str, ...]:
-        """Names of metrics (``bench.training.measure.metrics``), the first is the one that decides ``learned``."""
-        return ("perplexity", "accuracy") if self.labels else ("perplexity",)
+        """Names of metrics (``bench.training.measure.metrics``); the first is the one that is tuned for. The gain on
+        the text is measured beside them, and decides ``learned``."""
+        return ("text-perplexity", "answer-perplexity", "accuracy") if self.labels else ("text-perplexity",)

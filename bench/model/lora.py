@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens, TokenStats
 from bench.core.update import Array, Layout
-from bench.corpus.encoding import encode_records, first_tokens
+from bench.corpus.encoding import encode_records, label_rows
 from bench.corpus.task import Record
 from bench.model import loading, probe
 from bench.model.merged import Merged
@@ -134,11 +134,11 @@ class LoraModel:
         own = given[len(self.start) :] if tuple(given[: len(self.start)]) == self.start else given
         return str(self.tokenizer.decode(own, clean_up_tokenization_spaces=False))
 
-    def label_ids(self, texts: Sequence[str]) -> tuple[int, ...]:
-        """The first token of each label text (what follows ``answer_prefix``). Raises UsageError unless they differ."""
-        found = first_tokens(self._tokenise, texts)
-        for text, token in zip(texts, found, strict=True):
-            probe.check_token(token, f"The label text {text!r}", self.limits, self.tokenizer)
+    def label_rows(self, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+        """The tokens of each label text (what follows ``answer_prefix``). Raises UsageError unless they differ."""
+        found = label_rows(self._tokenise, texts)
+        for text, row in zip(texts, found, strict=True):
+            probe.check_token(max(row), f"The label text {text!r}", self.limits, self.tokenizer)
         return found
 
     def losses(self, tokens: Tokens) -> torch.Tensor:

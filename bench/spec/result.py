@@ -41,6 +41,10 @@ class Leakage(_Part):
     note: str = ""
 
 
+#: the utility figure that decides whether a model has learned
+GAIN = "text-gain"
+
+
 class Utility(_Part):
     """One utility figure on held-out records, of the final global adapter, beside the base model's."""
 

@@ -98,6 +98,13 @@ class PoolSpec(Config):
     max_tokens: int = Field(48, ge=4, le=8192)
 
 
+class UtilitySpec(Config):
+    """How usefulness is measured. ``labels``: what a label's score is, the log-probability of all its tokens or their
+    mean (which favours no short label)."""
+
+    labels: Literal["sum", "mean"] = "sum"
+
+
 class RunSpec(Config):
     """All that one training depends on, but the seed.
 
@@ -111,6 +118,7 @@ class RunSpec(Config):
     model: ModelSpec = ModelSpec()
     pool: PoolSpec = PoolSpec()
     federation: FederationSpec = FederationSpec()
+    utility: UtilitySpec = later(UtilitySpec())
     defense: tuple[PluginSpec, ...]
     behaviour: Literal["passive"] = "passive"
     secret_seed: int | None = Field(None, ge=0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ class Materials:
     corpus: Corpus
     pool: Pool
     streams: Streams
+    label_prices: Literal["sum", "mean"] = "sum"
 
     def tokens(self, ids: Iterable[str]) -> Tokens:
         """Tokenised records by id, in the order given."""
@@ -72,9 +74,10 @@ class Materials:
         return np.array([labels.index(x) if x in labels else -1 for x in found], dtype=np.int64)
 
     @cached_property
-    def label_ids(self) -> tuple[int, ...]:
+    def label_rows(self) -> tuple[tuple[int, ...], ...]:
+        """The tokens of every label of the task."""
         task = self.corpus.task
-        return self.model.label_ids([task.label_text(label) for label in task.labels]) if task.labels else ()
+        return self.model.label_rows([task.label_text(label) for label in task.labels])
 
 
 class Workshop:
@@ -97,7 +100,7 @@ class Workshop:
         corpus = self._load_corpus(spec, model)
         streams = Streams(seed)
         pool = build_pool(corpus.records, corpus.lengths(), spec.pool, spec.federation, streams)
-        return Materials(source, model, corpus, pool, streams)
+        return Materials(source, model, corpus, pool, streams, spec.utility.labels)
 
     def _load_model(self, spec: RunSpec) -> tuple[ModelSource, LoraModel]:
         key = canonical_json([spec.model.model_dump(mode="json"), spec.federation.lora.model_dump(mode="json")])

@@ -309,7 +309,8 @@ def test_a_label_that_nobody_in_the_population_has_is_expected_nowhere() -> None
     labels = np.array([0, 0, 1])
     chances = np.array([[0.2, 0.6, 0.2], [0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
     tools = Expecting(chances, answered(labels), labels)
-    words = label_distribution.label_tokens(tools.population, labels, 3)
+    words, shared = label_distribution.label_tokens(tools.population, labels, 3)
+    assert shared == 0
     assert words.tolist() == [900, 901, -1]
     shares = label_distribution.expected(tools, None)  # type: ignore[arg-type]
     first = np.mean([0.25, 2 / 3, 0.5])

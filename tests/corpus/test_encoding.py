@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.core.errors import UsageError
-from bench.corpus.encoding import encode_records, first_tokens
+from bench.corpus.encoding import encode_records, label_rows
 from bench.corpus.task import Record
 
 PREFIX = "=>"
@@ -71,9 +71,11 @@ def test_whatever_the_pieces(parts: list[tuple[str, str, str]]) -> None:
         assert not tokens.predicted[row, n:].any()
         if record.answer:
             assert ids[tokens.answer[row] :] == label
-            assert ids[tokens.answer[row]] == first_tokens(by_pair, [record.answer.removeprefix(PREFIX)])[0]
+            assert tokens.ends[row] == n - len(tail)
+            assert ids[tokens.answer[row]] == label_rows(by_pair, [record.answer.removeprefix(PREFIX)])[0][0]
         else:
             assert tokens.answer[row] == -1
+            assert tokens.ends[row] == n
 
 
 @pytest.mark.parametrize(
@@ -107,10 +109,24 @@ def test_an_answer_without_a_prefix_starts_where_it_starts() -> None:
     assert tokens.answer.tolist() == [1, -1]
 
 
-def test_labels_are_told_apart_by_their_first_token() -> None:
-    assert first_tokens(by_letter, ["ab", "ba"]) == (ord("a"), ord("b"))
-    assert first_tokens(by_letter, []) == ()
-    with pytest.raises(UsageError, match="'ab' and 'ac' begin with the same token"):
-        first_tokens(by_letter, ["ab", "x", "ac"])
+def test_labels_are_told_apart_by_all_their_tokens() -> None:
+    assert label_rows(by_letter, ["ab", "ba"]) == (tuple(map(ord, "ab")), tuple(map(ord, "ba")))
+    assert label_rows(by_letter, []) == ()
+    assert len(label_rows(by_letter, ["1", "10", "1 star"])) == 3  # they begin alike, and are not the same
+    with pytest.raises(UsageError, match="'ab' and 'ab' are the same tokens of this model"):
+        label_rows(by_letter, ["ab", "x", "ab"])
     with pytest.raises(UsageError, match="'' has no token"):
-        first_tokens(by_letter, ["ab", ""])
+        label_rows(by_letter, ["ab", ""])
+
+
+def test_text_and_answer_share_the_predicted_tokens_out() -> None:
+    tokens = encode_records(
+        by_letter, [Record("1", "abc", prompt="q", answer="=>x"), Record("2", "text")], 20, "=>", [7]
+    )
+    assert tokens.of_text().tolist() == [
+        [False, False, True, True, True, False, False, False],  # lead, q, abc, =>x
+        [False, True, True, True, True, False, False, False],
+    ]
+    part = tokens.take([0])
+    np.testing.assert_array_equal(part.of_text(), tokens.of_text()[:1])
+    np.testing.assert_array_equal(tokens.without_lead().of_text()[0], [False, True, True, True, False, False, False])

@@ -56,12 +56,12 @@ def test_a_task_without_records_is_none() -> None:
 
 def test_a_task_without_labels_is_measured_by_perplexity_alone() -> None:
     task = Words()
-    assert task.metrics() == ("perplexity",)
+    assert task.metrics() == ("text-perplexity",)
     assert (task.labels, task.answer_prefix, task.source) == ((), "", "")
 
 
 def test_labels_add_accuracy_behind_the_metric_that_decides() -> None:
-    assert Rated().metrics() == ("perplexity", "accuracy")
+    assert Rated().metrics() == ("text-perplexity", "answer-perplexity", "accuracy")
 
 
 @given(st.text())

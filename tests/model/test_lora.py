@@ -56,7 +56,7 @@ def test_stats_are_those_of_transformers_own_forward(model: LoraModel, base: Any
 def test_stats_do_not_depend_on_order_or_batch(model: LoraModel) -> None:
     model.set_adapter(adapter(model))
     tokens = model.encode(RECORDS, 64, PREFIX)
-    labels = model.label_ids(LABELS)
+    labels = [row[0] for row in model.label_rows(LABELS)]
     order = np.array([3, 0, 5, 1, 4, 2])
     together, shuffled = model.stats(tokens, labels, batch=16), model.stats(tokens.take(order), labels, batch=1)
     for name in ("logp", "mean", "sd", "choices"):
@@ -189,7 +189,7 @@ def test_no_records_at_all(model: LoraModel) -> None:
     assert len(tokens) == 0
     assert model.losses(tokens).shape == (0,)
     model.losses(tokens).sum().backward()  # type: ignore[no-untyped-call]
-    stats = model.stats(tokens, model.label_ids(LABELS))
+    stats = model.stats(tokens, [row[0] for row in model.label_rows(LABELS)])
     assert stats.logp.shape == (0, 0)
     assert stats.choices is not None
     assert stats.choices.shape == (0, 3)

@@ -255,7 +255,7 @@ def test_a_used_token_beyond_the_vocabulary_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"Record 'd' has the token 'morphine' \(id 2048\).*ends at id 2047"):
         model.encode(RECORDS, 64, "\nOutcome:")
     with pytest.raises(UsageError, match=r"The label text 'morphine' has the token 'morphine' \(id 2048\)"):
-        model.label_ids(["morphine", " other"])
+        model.label_rows(["morphine", " other"])
 
 
 def test_the_longest_record_is_passed_forward_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_fields_and_labels() -> None:
         assert labels[outcome] / 3000 == pytest.approx(share, abs=0.045)
     task = ClinicalNotes(Config())
     assert all(r.answer == task.answer_prefix + task.label_text(r.label or "") for r in found)
-    assert task.metrics() == ("perplexity", "accuracy")
+    assert task.metrics() == ("text-perplexity", "answer-perplexity", "accuracy")
 
 
 def test_the_text_implies_the_outcome() -> None:
@@ -177,7 +177,7 @@ def test_tokens_of_a_note(tiny: LoraModel) -> None:
     assert 50 <= np.median(tokens.lengths) <= 90
     assert tokens.lengths.max() <= 160
     assert [tiny.decode(tokens.ids[i, :n]) for i, n in enumerate(tokens.lengths)] == [r.text + r.answer for r in found]
-    labels = tiny.label_ids([f" {outcome}" for outcome in OUTCOMES])
+    labels = [row[0] for row in tiny.label_rows([f" {outcome}" for outcome in OUTCOMES])]
     assert [labels.index(int(tokens.ids[i, at])) for i, at in enumerate(tokens.answer)] == [
         OUTCOMES.index(r.label or "") for r in found
     ]

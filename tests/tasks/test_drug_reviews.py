@@ -44,7 +44,7 @@ def test_answers_are_the_prefix_and_the_label_s_text() -> None:
         "\nRating: neutral",
         "\nRating: positive",
     ]
-    assert task.metrics() == ("perplexity", "accuracy")
+    assert task.metrics() == ("text-perplexity", "answer-perplexity", "accuracy")
     assert "research use only" in task.source
 
 

@@ -47,14 +47,14 @@ def test_a_file_with_labels_is_a_task_with_labels(tmp_path: Path) -> None:
     assert task.labels == ("no", "yes")
     assert [record.answer for record in task.records(Assets(tmp_path))] == ["\nLabel: yes", "\nLabel: no"]
     assert task.answer_prefix + task.label_text("yes") == "\nLabel: yes"
-    assert task.metrics() == ("perplexity", "accuracy")
+    assert task.metrics() == ("text-perplexity", "answer-perplexity", "accuracy")
 
 
 def test_a_file_without_labels_has_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "records.jsonl"
     path.write_bytes(lines({"text": "a"}))
     task = build(Config(path=str(path)))
-    assert (task.labels, task.answer_prefix, task.metrics()) == ((), "", ("perplexity",))
+    assert (task.labels, task.answer_prefix, task.metrics()) == ((), "", ("text-perplexity",))
 
 
 def test_blank_lines_a_byte_order_mark_and_windows_ends_are_no_matter() -> None:

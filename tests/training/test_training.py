@@ -43,7 +43,8 @@ from tests.plugin_files import DEFENSE, folders, write
 
 SILOS = {f"silo-{i}": tuple(f"r{i}{k}" for k in range(4)) for i in range(2)}
 CLUSTERS = {name: number for number, name in enumerate(n for held in SILOS.values() for n in held)}
-SUMMARY = {"utility": [{"name": "perplexity", "value": 2.0, "base": 3.0}], "cost": {"up": 5}}
+GAIN = {"name": "text-gain", "value": 0.5, "base": 0.0, "low": 0.1, "high": 0.9, "better": "higher"}
+SUMMARY = {"utility": [{"name": "text-perplexity", "value": 2.0, "base": 3.0}, GAIN], "cost": {"up": 5}}
 
 
 def spec_of(shadow: int = 0, **federation: Any) -> RunSpec:
@@ -237,7 +238,7 @@ def test_a_finished_run_is_neither_trained_nor_measured_again(store: Store, meas
     assert (rounds, len(measured), case.parts.trainer.jobs) == ([-1, 0, 1], 1, 4)  # type: ignore[attr-defined]
     assert store.summary(case.run_id) == SUMMARY
     for run in (first, again):
-        assert [(u.name, u.value) for u in run.utility] == [("perplexity", 2.0)]
+        assert [(u.name, u.value) for u in run.utility] == [("text-perplexity", 2.0), ("text-gain", 0.5)]
         assert (run.learned, run.cost, run.directory) == (True, {"up": 5}, store.run_dir(case.run_id))
         assert run.mechanisms == {f"silo-{i}": (Mechanism("noise", {"sigma": 2.0}),) * 2 for i in range(2)}
         assert run.nominal_sizes == {"silo-0": 2, "silo-1": 2}

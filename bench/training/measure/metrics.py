@@ -1,7 +1,9 @@
 """Utility on held-out records, from the statistics of one forward pass.
 
-Perplexity and accuracy are functions of this module and need no network; any other metric is named ``evaluate:NAME``
-and is loaded by ``evaluate`` when it is asked for, so that importing this module is cheap.
+What a record says (its text) and what its template adds (the answer that names its label) are measured apart: most of a
+template is learnt in a few steps, and would pass for usefulness. Perplexities, the text gain and accuracy are functions
+of this module and need no network; any other metric is named ``evaluate:NAME`` and is loaded by ``evaluate`` when it is
+asked for, so that importing this module is cheap.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,12 +21,14 @@ from numpy.typing import NDArray
 
 from bench.core.errors import UsageError, unknown_name
 from bench.core.tokens import Tokens, TokenStats
+from bench.spec.result import GAIN
 
 #: resamples behind the interval of a foreign metric
 RESAMPLES = 500
 #: the largest perplexity that is reported: what a diverged model has, too
 LARGEST = sys.float_info.max
-_FOREIGN = re.compile(r"evaluate:(\w[\w.-]*(?:/\w[\w.-]*)?)", re.ASCII)
+#: how a metric of another library is named
+FOREIGN = re.compile(r"evaluate:(\w[\w.-]*(?:/\w[\w.-]*)?)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,13 @@ class MetricValue:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What a metric is computed from. (n,): ``logp``, summed log-probability; ``counts``, predicted tokens;
-    ``clusters``. (m,), the records that have a label: ``guess`` and ``gold``, label indices; ``labelled``, clusters.
+    """What a metric is computed from. By part of a record (``text``, ``answer``, ``whole``), (n,): ``nll``, summed
+    negative log-probability, and ``counts``, predicted tokens. (n,): ``clusters``. (m,), the records that have a label:
+    ``guess`` and ``gold``, label indices; ``labelled``, clusters.
     """
 
-    logp: NDArray[np.float64]
-    counts: NDArray[np.int64]
+    nll: Mapping[str, NDArray[np.float64]]
+    counts: Mapping[str, NDArray[np.int64]]
     clusters: NDArray[np.int64]
     guess: NDArray[np.int64]
     gold: NDArray[np.int64]
@@ -73,8 +78,21 @@ def compute(
     """
     if not len(tokens) == len(stats.logp) == len(gold) == len(clusters):
         raise ValueError("stats, tokens, gold and clusters must be of the same records")
-    sample = _sample(stats, gold, clusters, rng, confidence)
+    sample = _sample(stats, tokens, gold, clusters, rng, confidence)
     return [_metric(name)(sample) for name in names]
+
+
+def text_gain(
+    stats: TokenStats, base: TokenStats, tokens: Tokens, clusters: NDArray[np.int64], confidence: float = 0.95
+) -> MetricValue:
+    """By how many nats per token of the text a model's loss lies below the ``base`` model's, on the same records: the
+    logarithm of the ratio of their text perplexities. The interval is paired, of a ratio of sums over records as
+    ``_ratio`` gives it."""
+    mask = tokens.of_text()
+    saved = np.where(mask, stats.logp.astype(np.float64) - base.logp, 0.0).sum(1)
+    value, low, high = _ratio(saved, mask.sum(1), np.asarray(clusters), confidence)
+    value = value if math.isfinite(value) else -LARGEST  # a model that has diverged
+    return MetricValue(GAIN, value, low, high, len(tokens), "higher")
 
 
 def mean_of(models: Sequence[Sequence[MetricValue]]) -> list[MetricValue]:
@@ -87,26 +105,33 @@ def mean_of(models: Sequence[Sequence[MetricValue]]) -> list[MetricValue]:
         low, high = (
             (float(np.mean(side)) for side in zip(*ends, strict=True)) if len(ends) == len(column) else (None, None)
         )
-        found.append(replace(column[0], value=float(np.mean([m.value for m in column])), low=low, high=high))
+        found.append(replace(column[0], value=sum(m.value / len(column) for m in column), low=low, high=high))
     return found
 
 
 def known(name: str) -> bool:
     """True where ``compute`` has such a metric (an ``evaluate:`` one: where the name is well formed)."""
-    return name in _OURS or _FOREIGN.fullmatch(name) is not None
+    return name in OURS or FOREIGN.fullmatch(name) is not None
 
 
 def _sample(
-    stats: TokenStats, gold: NDArray[np.int64], clusters: NDArray[np.int64], rng: np.random.Generator, confidence: float
+    stats: TokenStats,
+    tokens: Tokens,
+    gold: NDArray[np.int64],
+    clusters: NDArray[np.int64],
+    rng: np.random.Generator,
+    confidence: float,
 ) -> _Sample:
+    text = tokens.of_text()
+    masks = {"text": text, "answer": tokens.predicted & ~text, "whole": tokens.predicted}
     scores = stats.choices if stats.choices is not None and stats.choices.shape[1] else None
     rows = np.flatnonzero(np.asarray(gold) >= 0) if scores is not None else np.zeros(0, dtype=np.int64)
     choices = np.zeros((0, 1)) if scores is None else np.asarray(scores, dtype=np.float64)[rows]
     # a model that has diverged guesses nothing: -1 is no label
     guess = np.where(np.isfinite(choices).all(1), np.argmax(np.nan_to_num(choices), 1), -1)
     return _Sample(
-        logp=np.where(stats.predicted, stats.logp, 0.0).sum(1, dtype=np.float64),
-        counts=stats.predicted.sum(1, dtype=np.int64),
+        nll={part: -np.where(mask, stats.logp, 0.0).sum(1, dtype=np.float64) for part, mask in masks.items()},
+        counts={part: mask.sum(1, dtype=np.int64) for part, mask in masks.items()},
         clusters=np.asarray(clusters, dtype=np.int64),
         guess=guess.astype(np.int64),
         gold=np.asarray(gold, dtype=np.int64)[rows],
@@ -117,28 +142,47 @@ def _sample(
 
 
 def _metric(name: str) -> Callable[[_Sample], MetricValue]:
-    if name in _OURS:
-        return _OURS[name]
-    if match := _FOREIGN.fullmatch(name):
+    if name in OURS:
+        return OURS[name]
+    if match := FOREIGN.fullmatch(name):
         return lambda sample: _foreign(name, match.group(1), sample)
-    raise unknown_name("metric", name, [*_OURS, "evaluate:NAME"])
+    raise unknown_name("metric", name, [*OURS, "evaluate:NAME"])
 
 
-def _perplexity(sample: _Sample) -> MetricValue:
-    """exp(mean negative log-likelihood per token). Its interval is that of the logarithm, a ratio of sums over records:
-    normal with the linearised cluster variance c/(c-1) sum (Y_c - R N_c)^2 / (sum N)^2 (Cochran 1977, section 6.4), at
-    Student's t quantile with c-1 degrees of freedom."""
-    value = bounded_exp(float(np.sum(-sample.logp)) / max(int(sample.counts.sum()), 1))
-    low = high = None
-    sums, totals = _per_cluster(-sample.logp, sample.clusters), _per_cluster(sample.counts, sample.clusters)
-    if len(sums) > 1 and value < LARGEST:
-        from scipy.stats import t
+def _perplexity(name: str, part: str) -> Callable[[_Sample], MetricValue]:
+    """exp(mean negative log-likelihood per token of that part); its interval is that of the logarithm (``_ratio``)."""
 
-        mean = sums.sum() / totals.sum()
-        variance = len(sums) / (len(sums) - 1) * np.sum((sums - mean * totals) ** 2) / totals.sum() ** 2
-        half = float(t.ppf((1 + sample.confidence) / 2, len(sums) - 1) * np.sqrt(variance))
-        low, high = bounded_exp(mean - half), bounded_exp(mean + half)
-    return MetricValue("perplexity", value, low, high, len(sample.logp), "lower")
+    def compute(sample: _Sample) -> MetricValue:
+        if not sample.counts[part].any():
+            raise UsageError(f"The metric '{name}' needs records with {_PARTS[part]}, and the held-out ones have none.")
+        mean, low, high = _ratio(sample.nll[part], sample.counts[part], sample.clusters, sample.confidence)
+        value = bounded_exp(mean)
+        if low is None or high is None or value >= LARGEST:
+            return MetricValue(name, value, None, None, len(sample.clusters), "lower")
+        return MetricValue(name, value, bounded_exp(low), bounded_exp(high), len(sample.clusters), "lower")
+
+    return compute
+
+
+_PARTS = {"text": "a text", "answer": "an answer", "whole": "tokens to predict"}
+
+
+def _ratio(
+    sums: NDArray[np.float64], counts: NDArray[np.int64], clusters: NDArray[np.int64], confidence: float
+) -> tuple[float, float | None, float | None]:
+    """R = sum Y / sum N over records, and its interval: normal with the linearised cluster variance
+    c/(c-1) sum (Y_c - R N_c)^2 / (sum N)^2 (Cochran 1977, section 6.4), at Student's t quantile with c-1 degrees of
+    freedom; None for a single cluster, and for sums that are not finite."""
+    mean = float(np.sum(sums)) / max(int(np.sum(counts)), 1)
+    by_cluster, totals = _per_cluster(sums, clusters), _per_cluster(counts, clusters)
+    if len(by_cluster) < 2 or not math.isfinite(mean) or not totals.sum():
+        return mean, None, None
+    from scipy.stats import t
+
+    c = len(by_cluster)
+    variance = c / (c - 1) * np.sum((by_cluster - mean * totals) ** 2) / totals.sum() ** 2
+    half = float(t.ppf((1 + confidence) / 2, c - 1) * np.sqrt(variance))
+    return mean, mean - half, mean + half
 
 
 def _accuracy(sample: _Sample) -> MetricValue:
@@ -151,7 +195,12 @@ def _accuracy(sample: _Sample) -> MetricValue:
     return MetricValue("accuracy", float(right.mean()), interval.low, interval.high, n, "higher")
 
 
-_OURS: dict[str, Callable[[_Sample], MetricValue]] = {"perplexity": _perplexity, "accuracy": _accuracy}
+#: metrics of this module, by name
+OURS: dict[str, Callable[[_Sample], MetricValue]] = {
+    **{name: _perplexity(name, part) for name, part in (("text-perplexity", "text"), ("answer-perplexity", "answer"))},
+    "perplexity": _perplexity("perplexity", "whole"),  # of both together
+    "accuracy": _accuracy,
+}
 
 
 def _foreign(name: str, hub_name: str, sample: _Sample) -> MetricValue:

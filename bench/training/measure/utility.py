@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import UsageError
+from bench.core.tokens import TokenStats
 from bench.defense.compose import Parts
 from bench.federation.setup import Setup
-from bench.spec.result import Utility
+from bench.model.labels import with_labels
+from bench.spec.result import GAIN, Utility
 from bench.training.materials import Materials
-from bench.training.measure.metrics import compute, mean_of
+from bench.training.measure.metrics import MetricValue, compute, mean_of, text_gain
 from bench.transcript.traffic import traffic
 from bench.transcript.transcript import Transcript
 
@@ -69,17 +71,23 @@ def _utility(
     rounds: Sequence[int],
     personal: NDArray[np.int64] | None,
 ) -> list[Utility]:
-    """The task's metrics on the records ``ids``: the base model's and those after each of ``rounds``, the last of which
-    is the figure. Where every silo has a model of its own, the mean over silos."""
+    """The task's metrics on the records ``ids``, and the gain on their text: the base model's and those after each of
+    ``rounds``, the last of which is the figure. Where every silo has a model of its own, the mean over silos."""
     tokens, gold = materials.tokens(ids), materials.gold(ids)
     clusters = np.array([materials.pool.clusters[i] for i in ids])
     model, names = materials.model, materials.corpus.task.metrics()
 
-    def measured(adapter: Any) -> Any:
+    def stats(adapter: NDArray[np.float32] | None) -> TokenStats:
         model.set_adapter(adapter)
-        stats = model.stats(tokens, materials.label_ids)
+        return with_labels(model, tokens, materials.label_rows, materials.label_prices)
+
+    untrained = stats(None)
+
+    def measured(adapter: NDArray[np.float32] | None) -> list[MetricValue]:
+        found = untrained if adapter is None else stats(adapter)
         rng = materials.streams.generator("utility")
-        return compute(names, stats, tokens, gold, clusters, rng)
+        figures = compute(names, found, tokens, gold, clusters, rng)
+        return [*figures, text_gain(found, untrained, tokens, clusters)]
 
     base = measured(None)
     curve = [mean_of([measured(adapter) for adapter in models(transcript, personal, r)]) for r in rounds]
@@ -90,6 +98,6 @@ def _utility(
 
 
 def learned(utility: tuple[Utility, ...]) -> bool:
-    """True where the first metric is better than the base model's."""
-    first = utility[0]
-    return first.value < first.base if first.better == "lower" else first.value > first.base
+    """True where the gain on the text, over the base model, has an interval above zero."""
+    gain = next((one for one in utility if one.name == GAIN), None)
+    return gain is not None and gain.low is not None and gain.low > 0

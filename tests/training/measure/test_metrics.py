@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from bench.core.errors import UsageError
 from bench.core.tokens import Tokens, TokenStats
+from bench.spec.result import Utility
 from bench.stats import bootstrap
 from bench.training.measure import metrics
 from bench.training.measure.metrics import LARGEST, MetricValue, bounded_exp, compute, known
+from bench.training.measure.utility import learned
 
 Floats = NDArray[np.float64]
 
@@ -28,19 +30,85 @@ def measure(
     gold: Sequence[int] | None = None,
     clusters: Sequence[int] | None = None,
     seed: int = 0,
+    ends: Sequence[int] | None = None,
 ) -> list[MetricValue]:
-    """Record i has the log-probabilities ``logp[i]`` at positions 1, 2, ..."""
+    """Record i has the log-probabilities ``logp[i]`` at positions 1, 2, ...; its answer begins at ``ends[i]``."""
     n, width = len(logp), max(map(len, logp)) + 1
     values, predicted = np.full((n, width), 7.0, np.float32), np.zeros((n, width), bool)  # 7: must never be read
     for i, row in enumerate(logp):
         values[i, 1 : len(row) + 1] = row
         predicted[i, 1 : len(row) + 1] = True
     lengths = predicted.sum(1).astype(np.int32) + 1
-    tokens = Tokens(np.zeros((n, width), np.int32), lengths, predicted, np.full(n, -1, np.int32))
+    tokens = Tokens(np.zeros((n, width), np.int32), lengths, predicted, np.full(n, -1, np.int32), ends=_array(ends))
     stats = TokenStats(values, predicted, choices=None if choices is None else np.array(choices, np.float32))
     labels = np.array(gold if gold is not None else [-1] * n, np.int64)
     groups = np.array(clusters if clusters is not None else range(n), np.int64)
     return compute(names, stats, tokens, labels, groups, np.random.default_rng(seed))
+
+
+def _array(ends: Sequence[int] | None) -> NDArray[np.int32] | None:
+    return None if ends is None else np.array(ends, np.int32)
+
+
+def test_text_and_answer_are_measured_apart() -> None:
+    """A template that is all but learnt hides what the text costs: 5 nats a token of the text, .1 of the answer."""
+    rows, ends = [[-4.0, -6.0, -0.1, -0.1], [-5.0, -0.1]], [3, 2]
+    text, answer, both = measure(["text-perplexity", "answer-perplexity", "perplexity"], rows, ends=ends)
+    assert text.value == pytest.approx(math.exp(15 / 3))
+    assert answer.value == pytest.approx(math.exp(0.3 / 3), rel=1e-6)
+    assert both.value == pytest.approx(math.exp(15.3 / 6), rel=1e-6)
+    with pytest.raises(UsageError, match="'answer-perplexity' needs records with an answer"):
+        measure(["answer-perplexity"], rows)
+
+
+def gain(after: Floats, before: Floats, ends: Sequence[int], clusters: Sequence[int] | None = None) -> MetricValue:
+    n, width = after.shape
+    predicted = np.broadcast_to(np.arange(width) > 0, after.shape).copy()
+    lengths, none = np.full(n, width, np.int32), np.full(n, -1, np.int32)
+    tokens = Tokens(np.zeros((n, width), np.int32), lengths, predicted, none, ends=np.array(ends, np.int32))
+    stats = [TokenStats(values.astype(np.float32), predicted) for values in (after, before)]
+    return metrics.text_gain(*stats, tokens, np.array(range(n) if clusters is None else clusters))
+
+
+def test_the_gain_is_of_the_text_alone_and_paired() -> None:
+    """By hand: nats saved 1 + 0 + 3 over 2 + 1 + 2 tokens of text, whatever the answers gain."""
+    before = np.array([[0, -3, -3, -9], [0, -2, -9, -9], [0, -4, -4, -9]], float)
+    after = np.array([[0, -2, -3, 0], [0, -2, 0, 0], [0, -2, -3, 0]], float)
+    found = gain(after, before, [3, 2, 3])
+    assert (found.name, found.value, found.n, found.better) == ("text-gain", pytest.approx(4 / 5), 3, "higher")
+    y, m = np.array([1.0, 0.0, 3.0]), np.array([2.0, 1.0, 2.0])
+    error = np.sqrt(3 / 2 * ((y - 0.8 * m) ** 2).sum()) / 5
+    assert found.low == pytest.approx(0.8 - 4.302653 * error, rel=1e-5)  # t of 2 degrees of freedom, from a table
+    assert found.high == pytest.approx(0.8 + 4.302653 * error, rel=1e-5)
+
+
+def test_a_gain_on_the_template_alone_is_no_learning() -> None:
+    """The answers gain 9 nats each and the text nothing but noise about zero: the former rule said that it learned."""
+    rng = np.random.default_rng(0)
+    before = -rng.exponential(4, (60, 9))
+    after = before + np.where(np.arange(9) < 6, rng.normal(0, 0.5, before.shape), 9.0)
+    found = gain(after, before, [6] * 60)
+    assert found.low is not None
+    assert found.low < 0 < float(np.sum(after - before))
+    assert not learned((as_utility(found),))
+    assert learned((as_utility(gain(after + 1, before, [6] * 60)),))
+
+
+def as_utility(found: MetricValue) -> Utility:
+    return Utility(**vars(found), base=0.0)
+
+
+def test_what_has_no_gain_with_an_interval_has_not_learned() -> None:
+    assert not learned(())
+    assert not learned((Utility(name="text-perplexity", value=2.0, base=9.0),))
+    assert not learned((as_utility(gain(np.zeros((1, 3)), np.full((1, 3), -4.0), [3])),))  # one cluster: no interval
+
+
+def test_a_model_that_diverged_gains_the_least_that_can_be_said() -> None:
+    found = gain(np.full((3, 3), -np.inf), np.full((3, 3), -4.0), [3] * 3)
+    assert (found.value, found.low, found.high) == (-LARGEST, None, None)
+    (mean,) = metrics.mean_of([[found], [found]])
+    assert math.isfinite(mean.value)
 
 
 def test_perplexity_is_over_tokens_not_records() -> None:
