@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.assets.assets import Assets
+from bench.cli.presets import AUTO
 from bench.core.parties import silo
 from bench.corpus.organisations import brought, organisations
 from bench.corpus.task import Task
 from bench.plugins.find import Plugins
 from bench.spec.explain import validated
 from bench.spec.run import FederationSpec, PluginSpec, PoolSpec, RunSpec
-
-AUTO = "auto"
 
 
 @dataclass(frozen=True)

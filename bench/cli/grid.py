@@ -19,8 +19,8 @@ from types import MappingProxyType
 from typing import Any
 
 from bench.cli import presets
-from bench.cli.division import AUTO, divided
-from bench.cli.presets import SECTIONS, Preset
+from bench.cli.division import divided
+from bench.cli.presets import AUTO, SECTIONS, Preset, concrete
 from bench.core.errors import UsageError, unknown_name
 from bench.plugins.find import Kind, Plugin, Plugins
 from bench.spec.config import Config
@@ -267,9 +267,9 @@ def _sections(preset: Preset, request: Request, overrides: Overrides) -> dict[st
             values["model"][key] = given
     for section in SECTIONS:
         _merge(values[section], _nest(_under(section, overrides)))
-    if _partition(preset, overrides) == AUTO:
-        values["federation"].pop("partition", None)
-    return {section: validated(model, values[section], section) for section, model in SECTIONS.items()}
+    return {
+        section: validated(model, concrete(section, values[section]), section) for section, model in SECTIONS.items()
+    }
 
 
 def _under(head: str, overrides: Overrides) -> dict[str, Any]:

@@ -14,6 +14,7 @@ What a preset leaves out has the default of ``bench.spec.run``; what ``--set`` g
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ SECTIONS: dict[str, type[Config]] = {
     "federation": FederationSpec,
     "utility": UtilitySpec,
 }
+#: ``federation.partition`` that is not asked for: ``bench.cli.division`` says what it comes to
+AUTO = "auto"
 
 
 class Preset(Config):
@@ -55,7 +58,7 @@ def load(path: Path) -> Preset:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
         preset = validated(Preset, values, "")
         for section, model in SECTIONS.items():
-            validated(model, getattr(preset, section), section)
+            validated(model, concrete(section, getattr(preset, section)), section)
     except OSError as error:
         raise UsageError(f"Preset {path} can't be read: {error.strerror}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -63,6 +66,11 @@ def load(path: Path) -> Preset:
     except UsageError as error:
         raise UsageError(f"Preset {path}: {error}") from None
     return preset
+
+
+def concrete(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a section without what a spec never holds."""
+    return {k: v for k, v in values.items() if (section, k, v) != ("federation", "partition", AUTO)}
 
 
 def find(name: str | None, plugins: Plugins) -> tuple[str, Preset]:

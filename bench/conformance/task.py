@@ -8,6 +8,7 @@ from functools import cached_property
 
 from bench.assets.assets import Assets
 from bench.conformance.checks import Check, expect
+from bench.corpus.organisations import organisations
 from bench.corpus.task import Record, Task
 from bench.plugins.find import Plugin
 from bench.spec.config import Config
@@ -23,6 +24,7 @@ def checks(plugin: Plugin, config: Config) -> Iterator[Check]:
     yield Check("texts", subject.texts)
     yield Check("labels", subject.labels)
     yield Check("secrets", subject.secrets)
+    yield Check("organisations", subject.organisations)
     yield Check("metrics", subject.metrics)
 
 
@@ -104,6 +106,13 @@ class _Subject:
                 )
                 found[secret.kind] += 1
         return ", ".join(f"{n} of kind {kind}" for kind, n in sorted(found.items())) or "no secret is marked"
+
+    def organisations(self) -> str:
+        named = sum(record.silo is not None for record in self.records)
+        if not self.task.organised:
+            expect(not named, f"{named} records name their organisation, and the task does not say 'organised = True'.")
+            return "records name no organisation"
+        return f"{len(organisations(self.records))} organisations"
 
     def metrics(self) -> str:
         names = self.task.metrics()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import floor
 
 from bench.core.parties import silo
 from bench.corpus.planting import Planting
@@ -43,4 +44,5 @@ class Case:
         claims are made from."""
         spec, candidates = self.spec, self.materials.pool.silos
         trained = {name: len(candidates[name]) * spec.pool.share for name in map(silo, range(spec.federation.silos))}
-        return {name: self.variant.nominal_size(max(1, round(size)), spec) for name, size in trained.items()}
+        # rounded as ``bench.corpus.planting.plant`` rounds
+        return {name: self.variant.nominal_size(max(1, floor(n + 0.5)), spec) for name, n in trained.items()}

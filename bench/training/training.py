@@ -120,12 +120,13 @@ def federate(
 ) -> tuple[Setup, Transcript]:
     """Run the rounds that are missing and measure nothing. The caller holds the run's lock."""
     setup = _setup(case)
+    sizes, central = setup.nominal_sizes.values(), setup.parts.topology == "central"
+    for size in {sum(sizes)} if central else set(sizes):  # what is refused of one silo is refused before any trains
+        setup.parts.trainer.plan(setup.public.rounds, setup.federation.local, size)
     transcript = _transcript(store.run_dir(case.run_id) / "transcript", setup, case.spec)
     save_origin(transcript, case.spec, case.seed, case.plantings)
     if transcript.committed() >= -1:
         setup.meter.add(transcript.harness_notes(transcript.committed()).get("phases", {}))
-    for size in set(setup.nominal_sizes.values()):  # what a trainer refuses of one silo it refuses before any trains
-        setup.parts.trainer.plan(setup.public.rounds, setup.federation.local, size)
     federation = Federation(setup, transcript, budget=budget)
     federation.carrier = case.variant.carrier(federation.carrier, setup)
     federation.run(on_round)

@@ -57,6 +57,15 @@ def test_records_that_name_nobody_are_divided_at_random_as_before(tmp_path: Path
     assert (notes.federation.partition, notes.federation.silos) == ("iid", 3)
 
 
+def test_a_preset_may_say_either(tmp_path: Path) -> None:
+    task = records(tmp_path / "r.jsonl")
+    for how, found in (("auto", ("silo", 4)), ("iid", ("iid", 2))):
+        preset = tmp_path / f"{how}.toml"
+        preset.write_text(f'description = "own"\ntask = "{task}"\n[federation]\nsilos = 2\npartition = "{how}"\n')
+        federation = expand(Request("fedavg", "mia", preset=str(preset)), Plugins()).rows[0].run.federation
+        assert (federation.partition, federation.silos) == found
+
+
 def test_every_task_of_a_grid_is_divided_by_its_own_records(tmp_path: Path) -> None:
     asked = Request("fedavg", "mia", task=f"clinical-notes,{records(tmp_path / 'r.jsonl')}", preset="smoke")
     found = {row.run.task.name: row.run.federation for row in expand(asked, Plugins()).rows}

@@ -99,6 +99,18 @@ def test_what_is_wrong_with_a_whole_task_is_found() -> None:
     assert "build returned int, not a Task" in wrong(3)
 
 
+def test_organisations_must_be_announced_and_named_on_all_records() -> None:
+    named = [replace(record, silo=f"house {i % 2}") for i, record in enumerate(SOUND)]
+    assert "6 records name their organisation, and the task does not say 'organised = True'" in wrong(
+        Moods(lambda: list(named))
+    )
+    task = Moods(lambda: list(named))
+    task.organised = True
+    assert wrong(task) == ""
+    named[3] = SOUND[3]
+    assert "1 of 6 records name no organisation" in wrong(task)
+
+
 def test_the_module_checks_find_heavy_imports_and_missing_documentation(tmp_path: Path) -> None:
     write(tmp_path / "words.py", "import scipy\n" + TASK.replace('"""A task that {name}."""', ""))
     plugin = Plugins(folders={"task": tmp_path}).find("task", "words")

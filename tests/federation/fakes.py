@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,14 @@ def one_token(_: str) -> Tokens:
     return Tokens(ids, np.array([2], np.int32), np.array([[False, True]]), np.array([-1], np.int32))
 
 
-def make_setup(federation: FederationSpec, defense: Defense | None = None, seed: int = 0) -> Setup:
+def make_setup(
+    federation: FederationSpec, defense: Defense | None = None, seed: int = 0, counts: Sequence[int] = ()
+) -> Setup:
+    """``counts``: records of every silo; by default 10, 20, 30, and so on."""
     streams = Streams(seed)
     parts = fill(defense or Defense(trainer=DrawnTrainer()))
     silos = tuple(silo(i) for i in range(federation.silos))
-    sizes = {name: 10 * (i + 1) for i, name in enumerate(silos)}
+    sizes = dict(zip(silos, counts or [10 * (i + 1) for i in range(len(silos))], strict=True))
     plan = parts.aggregator.plan(LAYOUT, silos)
     public = Public(
         layouts=Layouts(LAYOUT, plan.summed, plan.state),
@@ -70,6 +74,7 @@ def make_setup(federation: FederationSpec, defense: Defense | None = None, seed:
         weights={name: parts.weight(sizes[name]) for name in silos},
         rounds=federation.rounds,
         participants=participants(federation, streams),
+        sizes=sizes,
     )
     initial = widened(streams.generator("initial").normal(size=LAYOUT.size).astype(np.float32), public.state)
     model: Any = FakeModel()

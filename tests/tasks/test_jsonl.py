@@ -14,7 +14,7 @@ from bench.assets.assets import Assets
 from bench.core.errors import UsageError
 from bench.corpus.task import Record, Secret
 from tasks import jsonl
-from tasks.jsonl import Config, build, parse, resolve
+from tasks.jsonl import FIELDS, Config, build, parse, resolve
 
 
 def lines(*values: Any) -> bytes:
@@ -161,3 +161,10 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
 def test_any_text_survives(texts: list[str]) -> None:
     data = lines(*({"text": text} for text in texts))
     assert [record.text for record in parse(data, "f")] == texts
+
+
+def test_the_lines_of_the_documentation_are_read() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    example = "\n".join(line for line in text.split("\n") if line.startswith("    {"))
+    assert [record.silo for record in parse(example.encode(), "docs/data.md")] == ["Klinik Nord", "Ost"]
+    assert {f"| `{field}`" in text or f", `{field}` |" in text for field in FIELDS} == {True}

@@ -47,7 +47,7 @@ def test_what_is_trained_on_and_what_is_asked_about_are_told_apart() -> None:
 
 @pytest.mark.parametrize(
     ("candidates", "share", "size"),
-    [(60, 0.5, 30), (8, 0.5, 4), (10, 0.33, 3), (10, 0.36, 4), (5, 0.1, 1)],
+    [(60, 0.5, 30), (8, 0.5, 4), (10, 0.33, 3), (10, 0.36, 4), (13, 0.5, 7), (5, 0.1, 1)],
 )
 def test_a_silo_trains_on_its_share_of_candidates_by_hand(candidates: int, share: float, size: int) -> None:
     assert case(candidates=candidates, share=share).nominal_sizes == dict.fromkeys(NAMES, size)
