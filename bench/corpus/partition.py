@@ -60,10 +60,11 @@ def partition(units: Sequence[Unit], federation: FederationSpec, size: int, rng:
 
 def by_organisation(units: Sequence[Unit], sizes: Mapping[str, int]) -> Partition:
     """Give the i-th organisation, by the units' values, as many records as ``sizes`` says. Raises UsageError."""
-    held = []
-    for i, (name, size) in enumerate(sizes.items()):
-        own = deque(unit for unit in units if unit.value == name)
-        held.append(_filled(own, size, i, f" ('{name}')", "lower pool.candidates"))
+    own: dict[str, deque[Unit]] = {name: deque() for name in sizes}
+    for unit in units:
+        own[_value(unit)].append(unit)
+    advice = "lower pool.candidates, or pool.min_tokens where records are short"
+    held = [_filled(own[name], size, i, f" ('{name}')", advice) for i, (name, size) in enumerate(sizes.items())]
     taken = {unit.cluster for silo in held for unit in silo}
     return Partition(tuple(held), (tuple(unit for unit in units if unit.cluster not in taken),))
 
