@@ -3,13 +3,15 @@
 Fields: ``text``, or ``prompt`` and ``response``; optional ``id``, ``label``, ``silo`` (the organisation that holds the
 record: the federation is then divided by organisations, with their own sizes), ``group`` (the person: records of one
 group are never split) and ``secrets`` (a list of strings, or of ``{"kind": ..., "text": ...}``, each found in the
-text). Labels stand on all records or on none. Anything else is refused, with the number of the line.
+prompt or the text). Labels stand on all records or on none, and those that look the same are the same. Anything else is
+refused, with the number of the line.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from bench.corpus.task import Record, Secret, Task
 from bench.spec.config import Config as Base
 
 api = 1
-version = 1
+version = 2
 
 FIELDS = ("text", "prompt", "response", "id", "label", "silo", "group", "secrets")
 MAX_BYTES = 1 << 30
@@ -152,17 +154,18 @@ def _record(value: dict[str, Any], number: int) -> Record:
     if paired == ("text" in value):
         raise BadLine("it must have either 'text', or 'prompt' and 'response'")
     text = _string(value, "response" if paired else "text")
-    label = _name(value, "label")
+    prompt = _string(value, "prompt") if paired else ""
+    label = _label(value)
     return Record(
         id=_name(value, "id") or f"line-{number}",
         text=text,
-        prompt=_string(value, "prompt") if paired else "",
+        prompt=prompt,
         answer="" if label is None else f"{ANSWER_PREFIX} {label}",
         label=label,
         field=_name(value, "silo"),
         silo=_name(value, "silo"),
         group=_name(value, "group"),
-        secrets=_secrets(value.get("secrets", []), text),
+        secrets=_secrets(value.get("secrets", []), prompt + text),
     )
 
 
@@ -189,6 +192,19 @@ def _name(value: dict[str, Any], field: str) -> str | None:
     if not isinstance(name, str) or not name.strip() or len(name) > MAX_NAME or "\n" in name:
         raise BadLine(f"'{field}' must be a text of 1 to {MAX_NAME} characters on one line")
     return _encodable(name, field)
+
+
+def _label(value: dict[str, Any]) -> str | None:
+    """A label in the form that all labels that look the same share: composed, in compatible characters, without spaces
+    around and characters that nobody sees."""
+    name = _name(value, "label")
+    if name is None:
+        return None
+    plain = unicodedata.normalize("NFKC", name)
+    seen = " ".join("".join(c for c in plain if unicodedata.category(c) != "Cf").split())
+    if not seen:
+        raise BadLine("'label' must be a text that can be seen")
+    return seen
 
 
 def _secrets(value: Any, text: str) -> tuple[Secret, ...]:

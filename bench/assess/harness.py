@@ -88,6 +88,7 @@ class Harness:
         from bench.training.case import Case
         from bench.training.measure.checks import check
         from bench.training.training import build_parts, draw_plantings
+        from bench.training.units import separated
         from bench.training.variant import build
 
         parts, variant = build_parts(spec, self.plugins), build(spec.variant, self.plugins)
@@ -97,6 +98,8 @@ class Harness:
         if plantings is None:
             self._adopt(spec.planting_id(seed))
             plantings = draw_plantings(variant, materials, spec, seed, self.store)
+        materials, asked = separated(materials, plantings[1], parts.records, spec.pool.max_tokens)
+        plantings = plantings if asked is plantings[1] else (plantings[0], asked)
         return Case(spec, seed, spec.run_id(seed), parts, variant, materials, plantings)
 
     def _adopt(self, planting_id: str) -> None:

@@ -8,6 +8,7 @@ from bench.core.errors import Refused
 from bench.plugins.provenance import provenance
 from bench.spec.result import Organisation, Result
 from bench.spec.run import Cell
+from bench.training.materials import data_of
 
 if TYPE_CHECKING:
     from bench.assess.assess import Assessor
@@ -83,6 +84,7 @@ class Writer:
             "attack": row.attack.name,
             "adversary": row.adversary,
             "organisations": _organisations(case),
+            "data": data_of(case.materials),
             "spec": row.model_dump(mode="json"),
         }
 

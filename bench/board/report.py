@@ -65,6 +65,7 @@ def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> s
         words.one_line(title, 400),
         _table(chosen, terminal, width),
         *_organisations(chosen),
+        *_data(chosen),
         *_utility(chosen),
         *_cost(chosen),
         *_power(chosen),
@@ -106,6 +107,19 @@ def _cells(row: Row, entry: Entry) -> tuple[str, ...]:
         row.epsilon(),
         ", ".join(f"{status} ({n})" if len(entry.results) > 1 else status for status, n in entry.statuses().items()),
     )
+
+
+def _data(chosen: Sequence[Row]) -> list[str]:
+    """What became of the records, of the run in which most was lost."""
+    known = [result.data for row in chosen for result in row.results if result.data is not None]
+    if not known:
+        return []
+    data = max(known, key=lambda one: (one.cut, one.secrets_cut, sum(one.left_out.values())))
+    lost = [f"{data.cut / max(data.used, 1):.0%} of them cut at pool.max_tokens"] if data.cut else []
+    lost += [f"{n} left out ({words.one_line(why)})" for why, n in sorted(data.left_out.items())]
+    lost += [f"{data.undecided} undecided after the records part, and not asked about"] if data.undecided else []
+    lost += [f"{data.secrets_cut} of {data.secrets} secrets cut off and not asked for"] if data.secrets_cut else []
+    return ["; ".join([f"records: {data.used} of {data.given} used", *lost])]
 
 
 def _organisations(chosen: Sequence[Row]) -> list[str]:

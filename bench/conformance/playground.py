@@ -30,7 +30,7 @@ from bench.spec.result import Claim
 from bench.spec.run import FederationSpec, LocalSpec, LoraSpec, ModelSpec, PluginSpec, PoolSpec, RunSpec
 from bench.store.store import Store
 from bench.training.case import Case
-from bench.training.materials import Corpus, Materials, Workshop
+from bench.training.materials import Corpus, Materials, Workshop, seen_texts
 from bench.training.training import ShadowRun, TrainedRun, draw_plantings, federate, shadow_specs, train
 from bench.training.variant import Variant
 from bench.training.variant import build as build_variant
@@ -228,6 +228,7 @@ def _materials(spec: RunSpec, task: Task) -> Materials:
     source = assets.model(spec.model)
     model = LoraModel.load(source.path, spec.model, spec.federation.lora, "cpu")
     records = tuple(task.records(assets))
-    corpus = Corpus(task, records, model.encode(records, spec.pool.max_tokens))
+    tokens = model.encode(records, spec.pool.max_tokens)
+    corpus = Corpus(task, records, tokens, seen_texts(model, records, tokens))
     pool = build_pool(records, corpus.lengths(), spec.pool, spec.federation, streams)
     return Materials(source, model, corpus, pool, streams)

@@ -1,29 +1,39 @@
-"""Clusters of near-duplicate records: the unit that splits never cut and that resampling draws.
+"""Clusters of near-duplicate texts: the unit that splits never cut and that resampling draws.
 
-Two records are near-duplicates where the Jaccard similarity of their sets of word 5-grams is at least ``THRESHOLD``.
-Clusters are the connected components of that relation and of equal ``group``s. The comparison is exact: every pair that
-could reach the threshold is found by prefix filtering (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007)
-and then counted, so there is neither randomness nor a missed pair.
+Two texts are near-duplicates where the Jaccard similarity of their sets of word 5-grams, or of letter 8-grams, is at
+least ``THRESHOLD``: words tell texts of which a sentence was moved, letters those of scripts without spaces and those
+that were typed anew. Before that, how a text is encoded is taken off it (``words_of``). Clusters are the connected
+components of that relation and of equal groups. The comparison is exact: every pair that could reach the threshold is
+found by prefix filtering (Chaudhuri, Ganti and Kaushik 2006; Bayardo, Ma and Srikant 2007) and then counted, so there
+is neither randomness nor a missed pair.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from hashlib import blake2b
 from itertools import islice
 from math import ceil
 
-from bench.corpus.task import Record
+import numpy as np
+from numpy.typing import NDArray
 
-#: Jaccard similarity of word 5-grams from which two records count as one. Verbatim copies with a word or two changed in
-#: fifty keep .6 to .8; independent reviews stay below .08
+#: Jaccard similarity from which two texts count as one. Verbatim copies with a word or two changed in fifty keep .6 to
+#: .8; independent reviews stay below .08
 THRESHOLD = 0.5
-SHINGLE = 5
+WORDS, LETTERS = 5, 8
 # Chinese characters and Japanese kana stand without spaces, so each counts as a word
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]|[^\W\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+")
+#: marks on letters (accents, vowel points) and characters that nobody sees (zero width, soft hyphen)
+_UNSEEN = ("Mn", "Me", "Cf")
 
-Shingles = frozenset[tuple[str, ...]]
+_AT_ONCE = 4096
+
+#: ascending 64-bit hashes of a set of n-grams; two different n-grams share one with a chance of about 2^-64
+Shingles = NDArray[np.uint64]
 
 
 class UnionFind:
@@ -45,32 +55,93 @@ class UnionFind:
         self._parent[high] = low
 
 
-def shingles(text: str, words: int) -> Shingles:
-    """The set of 5-grams of the first ``words`` words, case and punctuation aside.
+def seen_alike(text: str) -> str:
+    """``text`` as a reader sees it: compatible forms (full width, ligatures), case, marks on letters and characters
+    without width taken off."""
+    if text.isascii():
+        return text.casefold()
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return "".join(c for c in plain if unicodedata.category(c) not in _UNSEEN)
 
-    A text of fewer than five words is one shingle; one without any word is its own characters.
-    """
-    found = [match.group() for match in islice(_WORD.finditer(text.casefold()), words)] or list(text.strip())
-    count = max(1, len(found) - SHINGLE + 1)
-    return frozenset(tuple(found[i : i + SHINGLE]) for i in range(count))
+
+def words_of(text: str) -> list[str]:
+    """The words of ``seen_alike(text)``, punctuation aside; of a text without any, its characters."""
+    return _WORD.findall(seen_alike(text)) or list(text.strip())
 
 
-def cluster(records: Sequence[Record], words: int, threshold: float = THRESHOLD) -> list[int]:
-    """Cluster number of every record, counted from 0 in the order of the clusters' first records.
+def word_shingles(texts: Sequence[Sequence[str]]) -> list[Shingles]:
+    """Of 5 words in a row, for each of ``texts``, which are words; fewer than that are one shingle."""
+    known: dict[str, int] = {}
+    return _grams(([known.setdefault(word, _hash(word)) for word in words] for words in texts), WORDS)
 
-    ``words``: how many words of ``prompt + text`` are compared; with the model's token limit here (a word has at
-    least one token), two records that the model sees as the same text are compared on little else.
-    """
-    sets = [shingles(f"{record.prompt} {record.text}", words) for record in records]
-    union = UnionFind(len(records))
-    _join_equal(union, (record.group for record in records))
-    _join_equal(union, sets)
-    # of equal sets one stands for all, so that a text repeated a thousand times is compared once
-    representatives = list({key: i for i, key in reversed(list(enumerate(sets)))}.values())
-    for one, other in _similar(sets, sorted(representatives), union, threshold):
-        union.join(one, other)
+
+def letter_shingles(texts: Sequence[Sequence[str]]) -> list[Shingles]:
+    """Of 8 letters in a row, across words; fewer than that are one shingle."""
+    return _grams((list(map(ord, "".join(words))) for words in texts), LETTERS)
+
+
+def cluster(
+    texts: Sequence[str],
+    groups: Iterable[str | None] = (),
+    threshold: float = THRESHOLD,
+    by: Sequence[Callable[[Sequence[Sequence[str]]], list[Shingles]]] = (word_shingles, letter_shingles),
+) -> list[int]:
+    """Cluster number of every text, counted from 0 in the order of the clusters' first texts. ``groups``: of each text,
+    if any; equal ones are one cluster. ``by``: the n-grams of which any may be alike."""
+    words = [words_of(text) for text in texts]
+    union = UnionFind(len(texts))
+    _join_equal(union, groups)
+    _join_equal(union, map(tuple, words))
+    # of equal ones one stands for all, so that a text repeated a thousand times is compared once
+    stand = sorted({tuple(found): i for i, found in reversed(list(enumerate(words)))}.values())
+    for shingled in by:
+        for one, other in _similar(shingled([words[i] for i in stand]), stand, union, threshold):
+            union.join(one, other)
     numbers: dict[int, int] = {}
-    return [numbers.setdefault(union.find(i), len(numbers)) for i in range(len(records))]
+    return [numbers.setdefault(union.find(i), len(numbers)) for i in range(len(texts))]
+
+
+def jaccard(one: Shingles, other: Shingles) -> float:
+    """|A and B| / |A or B|, in [0, 1]."""
+    common = len(np.intersect1d(one, other, assume_unique=True))
+    return common / (len(one) + len(other) - common)
+
+
+def _hash(word: str) -> int:
+    return int.from_bytes(blake2b(word.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _grams(texts: Iterable[Sequence[int]], size: int) -> list[Shingles]:
+    """Of each text the hashes of ``size`` items in a row, or of all where there are fewer. A few thousand texts at a
+    time, so that memory is that of the result."""
+    found: list[Shingles] = []
+    rest = iter(texts)
+    while some := list(islice(rest, _AT_ONCE)):
+        lengths = np.array([max(len(text), size) for text in some])
+        items = np.zeros(lengths.sum(), dtype=np.uint64)  # zero: no item, behind a short text
+        ends = np.cumsum(lengths)
+        for text, begin in zip(some, ends - lengths, strict=True):
+            items[begin : begin + len(text)] = np.array(text, dtype=np.uint64) + np.uint64(1)
+        owners = np.repeat(np.arange(len(some)), lengths)
+        starts = np.flatnonzero(np.arange(len(items)) <= ends[owners] - size)
+        hashes = np.full(len(starts), size, dtype=np.uint64)
+        for k in range(size):
+            hashes = _mixed(hashes ^ items[starts + k])
+        owners = owners[starts]
+        order = np.lexsort((hashes, owners))
+        hashes, owners = hashes[order], owners[order]
+        new = np.append(True, (hashes[1:] != hashes[:-1]) | (owners[1:] != owners[:-1]))
+        found += np.split(hashes[new], np.searchsorted(owners[new], np.arange(1, len(some))))
+    return found
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """A permutation of 64-bit numbers in which every bit depends on all (the finaliser of SplitMix64, Steele, Lea and
+    Flood 2014)."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
 
 
 def _join_equal(union: UnionFind, keys: Iterable[Hashable | None]) -> None:
@@ -81,27 +152,29 @@ def _join_equal(union: UnionFind, keys: Iterable[Hashable | None]) -> None:
 
 
 def _similar(
-    sets: Sequence[Shingles], order: Sequence[int], union: UnionFind, threshold: float
-) -> Iterable[tuple[int, int]]:
-    """Pairs of similarity ``threshold`` or more that are not joined yet.
+    sets: Sequence[Shingles], names: Sequence[int], union: UnionFind, threshold: float
+) -> Iterator[tuple[int, int]]:
+    """Pairs of ``names`` whose ``sets`` have similarity ``threshold`` or more and that are not joined yet.
 
     Two sets that reach the threshold t share a shingle among the first |x| - ceil(t |x|) + 1 of each, whatever the
     common order; with rare shingles first, few pairs share one by chance.
     """
-    frequency = Counter(shingle for i in order for shingle in sets[i])
-    index: dict[tuple[str, ...], list[int]] = defaultdict(list)
-    for i in order:
-        mine = sets[i]
-        ranked = sorted(mine, key=lambda shingle: (frequency[shingle], shingle))
-        prefix = [s for s in ranked[: len(mine) - ceil(threshold * len(mine)) + 1] if frequency[s] > 1]
-        for other in sorted({j for shingle in prefix for j in index[shingle]}):
-            if union.find(i) != union.find(other) and jaccard(mine, sets[other]) >= threshold:
-                yield i, other
+    if not sets:
+        return
+    _, numbers, counts = np.unique(np.concatenate(sets), return_inverse=True, return_counts=True)
+    places = np.empty(len(counts), dtype=np.int64)
+    places[np.argsort(counts, kind="stable")] = np.arange(len(counts))
+    index: dict[int, list[int]] = defaultdict(list)
+    begin = 0
+    for i, mine in enumerate(sets):
+        n = len(mine)
+        held = numbers[begin : begin + n]
+        begin += n
+        first = held[np.argsort(places[held])][: n - ceil(threshold * n) + 1]
+        prefix = first[counts[first] > 1].tolist()
+        for j in sorted({j for shingle in prefix for j in index[shingle]}):
+            near = min(n, len(sets[j])) >= threshold * max(n, len(sets[j]))
+            if near and union.find(names[i]) != union.find(names[j]) and jaccard(mine, sets[j]) >= threshold:
+                yield names[i], names[j]
         for shingle in prefix:
             index[shingle].append(i)
-
-
-def jaccard(one: Shingles, other: Shingles) -> float:
-    """|A and B| / |A or B|, in [0, 1]."""
-    common = len(one & other)
-    return common / (len(one) + len(other) - common)

@@ -7,10 +7,12 @@ tokenizer puts there by itself (``bench.model.text``): context only, and no part
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.core.errors import UsageError
 from bench.core.tokens import Tokens
@@ -28,6 +30,26 @@ class _Row:
     start: int
     answer: int
     end: int
+    cut: bool
+
+
+class Unfit(UsageError):
+    """A record that nothing can be learnt from at this length. ``why``: the same for all of its kind."""
+
+    def __init__(self, why: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.why = why
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """``tokens`` of the records that fit, row by row those at ``kept``; ``cut``: whether a row's text was cut.
+    ``left_out``: how many don't fit, by reason."""
+
+    tokens: Tokens
+    kept: tuple[int, ...]
+    cut: NDArray[np.bool_]
+    left_out: dict[str, int]
 
 
 def encode_records(
@@ -45,17 +67,41 @@ def encode_records(
     answer leave no room for its text, that has fewer than 2 tokens of its own, whose answer does not begin with
     ``answer_prefix``, or that is no valid Unicode text.
     """
+    rows = [_fit(one) for one in _rows(tokenise, records, max_tokens, answer_prefix)]
+    return _pad(rows, lead)
+
+
+def encode_fitting(
+    tokenise: Tokenise,
+    records: Sequence[Record],
+    max_tokens: int,
+    answer_prefix: str,
+    lead: Sequence[int] = (),
+) -> Fitting:
+    """``encode_records`` of those that fit. Raises UsageError as it does where none fits, and for what no length
+    mends."""
+    found = list(_rows(tokenise, records, max_tokens, answer_prefix))
+    kept = [i for i, one in enumerate(found) if isinstance(one, _Row)]
+    rows = [_fit(found[i]) for i in kept or range(len(found))]
+    why = Counter(one.why for one in found if isinstance(one, Unfit))
+    return Fitting(_pad(rows, lead), tuple(kept), np.array([row.cut for row in rows], dtype=bool), dict(why))
+
+
+def _fit(one: _Row | Unfit) -> _Row:
+    if isinstance(one, Unfit):
+        raise one
+    return one
+
+
+def _rows(tokenise: Tokenise, records: Sequence[Record], max_tokens: int, answer_prefix: str) -> Iterator[_Row | Unfit]:
     for record in records:
         _check(record, answer_prefix)
     prefix = tokenise([answer_prefix])[0] if answer_prefix else []
     prompts = _tokenise_all(tokenise, [r.prompt for r in records])
     texts = _tokenise_all(tokenise, [r.text for r in records])
     labels = _tokenise_all(tokenise, [r.answer[len(answer_prefix) :] for r in records])
-    rows = [
-        _row(record, prompt, text, prefix if record.answer else [], label, max_tokens)
-        for record, prompt, text, label in zip(records, prompts, texts, labels, strict=True)
-    ]
-    return _pad(rows, lead)
+    for record, prompt, text, label in zip(records, prompts, texts, labels, strict=True):
+        yield _row(record, prompt, text, prefix if record.answer else [], label, max_tokens)
 
 
 def label_rows(tokenise: Tokenise, texts: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -94,19 +140,24 @@ def _tokenise_all(tokenise: Tokenise, texts: Sequence[str]) -> list[list[int]]:
 
 def _row(
     record: Record, prompt: list[int], text: list[int], prefix: list[int], label: list[int], max_tokens: int
-) -> _Row:
+) -> _Row | Unfit:
     room = max_tokens - len(prompt) - len(prefix) - len(label)
     if room < (1 if text else 0):
-        raise UsageError(
+        return Unfit(
+            "prompt and answer leave no room for a text",
             f"Record '{record.id}' does not fit: its prompt has {len(prompt)} tokens and its answer "
             f"{len(prefix) + len(label)}, which leaves no room for its text in pool.max_tokens={max_tokens}; "
-            "shorten them or raise pool.max_tokens."
+            "shorten them or raise pool.max_tokens.",
         )
-    text = text[:room]
+    whole, text = len(text), text[:room]
     ids = prompt + text + prefix + label
     if max(1, len(prompt)) >= len(ids):
-        raise UsageError(f"Record '{record.id}' has {len(ids)} token(s) and none to predict; give it a longer text.")
-    return _Row(ids, len(prompt), len(ids) - len(label) if label else -1, len(prompt) + len(text))
+        return Unfit(
+            "nothing to predict",
+            f"Record '{record.id}' has {len(ids)} token(s) and none to predict; give it a longer text.",
+        )
+    answer = len(ids) - len(label) if label else -1
+    return _Row(ids, len(prompt), answer, len(prompt) + len(text), len(text) < whole)
 
 
 def _pad(rows: Sequence[_Row], lead: Sequence[int]) -> Tokens:

@@ -39,8 +39,10 @@ def build_pool(
     spec: PoolSpec,
     federation: FederationSpec,
     streams: Streams,
+    seen: Mapping[str, str] | None = None,
 ) -> Pool:
-    """Divide ``records`` (``lengths``: their token counts, by id) into the parts that ``spec`` asks for.
+    """Divide ``records`` (``lengths``: their token counts, by id) into the parts that ``spec`` asks for. ``seen``: by
+    id the text of each as the model sees it, on which near-duplicates are judged; None: prompt and text whole.
 
     Records under ``spec.min_tokens`` are left out, and, where silos are divided by a field that only some records have,
     those without. Clusters are shuffled (stream ``pool``); the silos get theirs first (what else the partition draws
@@ -57,7 +59,8 @@ def build_pool(
     if attribute is not None:
         usable = [record for record in usable if getattr(record, attribute) is not None]
     _require_enough(len(records), len(usable), spec, federation)
-    numbers = cluster(usable, words=spec.max_tokens)
+    texts = [f"{record.prompt}{record.text}" if seen is None else seen[record.id] for record in usable]
+    numbers = cluster(texts, [record.group for record in usable])
     units = _units(usable, numbers, attribute)
     order = [units[i] for i in streams.generator("pool").permutation(len(units))]
     divided = streams.generator("partition")

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from bench.core.errors import SiloBenchError
 from bench.core.tokens import Tokens, TokenStats
 from bench.core.update import Array, Layout
-from bench.corpus.encoding import encode_records, label_rows
+from bench.corpus.encoding import Fitting, encode_fitting, encode_records, label_rows
 from bench.corpus.task import Record
 from bench.model import loading, probe
 from bench.model.merged import Merged
@@ -127,6 +127,12 @@ class LoraModel:
         tokens = encode_records(self._tokenise, records, max_tokens, answer_prefix, self.start)
         probe.check_vocabulary(tokens.ids, records, self.limits, self.tokenizer)
         return tokens
+
+    def encode_fitting(self, records: Sequence[Record], max_tokens: int, answer_prefix: str = "") -> Fitting:
+        """``encode`` of those that fit (``bench.corpus.encoding.encode_fitting``)."""
+        found = encode_fitting(self._tokenise, records, max_tokens, answer_prefix, self.start)
+        probe.check_vocabulary(found.tokens.ids, [records[i] for i in found.kept], self.limits, self.tokenizer)
+        return found
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids without the ``start`` that they may begin with; other special tokens included."""

@@ -77,6 +77,21 @@ class Organisation(_Part):
     records: int
 
 
+class Data(_Part):
+    """Records that the task gave; how many were left out because they don't fit into ``pool.max_tokens``, by reason;
+    how many are in use, and of how many of these the text was cut; candidates that are left undecided, since the
+    defense's records part makes them the same as what was trained on; secrets marked in them, and those that were cut
+    off, which nobody is asked about."""
+
+    given: int
+    left_out: dict[str, int] = {}
+    used: int
+    cut: int = 0
+    undecided: int = 0
+    secrets: int = 0
+    secrets_cut: int = 0
+
+
 class Result(_Part):
     """What one cell (a row and a seed) came to. See docs/metrics.md for every field's definition.
 
@@ -111,6 +126,7 @@ class Result(_Part):
     audit: dict[str, Any] | None = None
     scores_sha256: str | None = None
     organisations: tuple[Organisation, ...] = ()
+    data: Data | None = None
     supersedes: str | None = None
     note: str = ""
     spec: dict[str, Any] = {}
@@ -121,7 +137,7 @@ class Result(_Part):
         value = self.model_dump(mode="json")
         value["schema"] = value.pop("schema_version")
         # fields that came later are left out where they say nothing, so that lines from before them stay what they were
-        for name in ("versions", "knows", "organisations"):
+        for name in ("versions", "knows", "organisations", "data"):
             if getattr(self, name) == type(self).model_fields[name].default:
                 del value[name]
         return canonical_json(value)

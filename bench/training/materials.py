@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -19,16 +19,22 @@ from bench.model.lora import LoraModel
 from bench.model.probe import check_length, check_longest
 from bench.plugins.find import Plugins
 from bench.spec.config import canonical_json
+from bench.spec.result import Data
 from bench.spec.run import RunSpec
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """All of a task's records, tokenised. Row i of ``tokens`` is ``records[i]``."""
+    """A task's records that fit, tokenised. Row i of ``tokens`` is ``records[i]``; ``seen``: of each the prompt and
+    text that the model sees, decoded from its tokens; ``cut``: ids of those whose text was cut. ``left_out``: how many
+    of the task's records don't fit, by reason."""
 
     task: Task
     records: tuple[Record, ...]
     tokens: Tokens
+    seen: Mapping[str, str]
+    cut: frozenset[str] = frozenset()
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
     def rows(self) -> dict[str, int]:
@@ -41,7 +47,8 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Materials:
-    """A run's model, corpus and pool."""
+    """A run's model, corpus and pool. ``undecided``: candidates that a defense's records part makes the same as what
+    was trained on, about which nothing is asked (``bench.training.units``)."""
 
     source: ModelSource
     model: LoraModel
@@ -49,6 +56,7 @@ class Materials:
     pool: Pool
     streams: Streams
     label_prices: Literal["sum", "mean"] = "sum"
+    undecided: int = 0
 
     def tokens(self, ids: Iterable[str]) -> Tokens:
         """Tokenised records by id, in the order given."""
@@ -80,6 +88,21 @@ class Materials:
         return self.model.label_rows([task.label_text(label) for label in task.labels])
 
 
+def data_of(materials: Materials) -> Data:
+    """What was given, left out and cut, and which secrets no model sees."""
+    corpus, records = materials.corpus, materials.pool.records
+    marked = [(record.id, secret.text) for record in records.values() for secret in record.secrets]
+    return Data(
+        given=len(corpus.records) + sum(corpus.left_out.values()),
+        left_out=dict(corpus.left_out),
+        used=len(records),
+        cut=sum(i in corpus.cut for i in records),
+        secrets=len(marked),
+        undecided=materials.undecided,
+        secrets_cut=sum(text not in corpus.seen.get(i, text) for i, text in marked),
+    )
+
+
 class Workshop:
     """Loads each model and corpus once for all runs that share it; holds the last of each only. ``say``: is called with
     what the user should hear of them, each time that they are asked for."""
@@ -99,7 +122,7 @@ class Workshop:
             self.say(warning)
         corpus = self._load_corpus(spec, model)
         streams = Streams(seed)
-        pool = build_pool(corpus.records, corpus.lengths(), spec.pool, spec.federation, streams)
+        pool = build_pool(corpus.records, corpus.lengths(), spec.pool, spec.federation, streams, corpus.seen)
         return Materials(source, model, corpus, pool, streams, spec.utility.labels)
 
     def _load_model(self, spec: RunSpec) -> tuple[ModelSource, LoraModel]:
@@ -114,11 +137,21 @@ class Workshop:
         key = canonical_json([spec.task.model_dump(mode="json"), spec.pool.max_tokens])
         if self._corpus is None or self._corpus[0] != key:
             task = self.plugins.find("task", spec.task.name).build(spec.task.config)
-            records = tuple(task.records(self.assets))
-            tokens = model.encode(records, spec.pool.max_tokens, task.answer_prefix)
-            check_longest(model, tokens, spec.model.name, spec.model)
-            self._corpus = (key, Corpus(task, records, tokens))
+            every = tuple(task.records(self.assets))
+            found = model.encode_fitting(every, spec.pool.max_tokens, task.answer_prefix)
+            check_longest(model, found.tokens, spec.model.name, spec.model)
+            records = tuple(every[i] for i in found.kept)
+            cut = frozenset(record.id for record, cut in zip(records, found.cut, strict=True) if cut)
+            seen = seen_texts(model, records, found.tokens)
+            self._corpus = (key, Corpus(task, records, found.tokens, seen, cut, found.left_out))
         return self._corpus[1]
+
+
+def seen_texts(model: LoraModel, records: Sequence[Record], tokens: Tokens) -> dict[str, str]:
+    """By id the prompt and text of each record as its ``tokens`` hold them, cut where they are cut."""
+    ends = tokens.lengths if tokens.ends is None else tokens.ends
+    rows = zip(records, tokens.ids, ends, strict=True)
+    return {record.id: model.decode(ids[tokens.lead : end].tolist()) for record, ids, end in rows}
 
 
 def _elsewhere(model: LoraModel, spec: RunSpec) -> str | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
-from bench.corpus.clusters import cluster
+from bench.corpus.clusters import cluster, word_shingles
 from bench.corpus.task import Record
 from bench.defense.parts import RecordsPart
 
@@ -23,8 +21,8 @@ class NearDuplicates(RecordsPart):
         self.threshold = threshold
 
     def apply(self, records: Sequence[Record]) -> Sequence[Record]:
-        alone = [replace(record, group=None) for record in records]
-        numbers = cluster(alone, words=sys.maxsize, threshold=self.threshold)
+        texts = [f"{record.prompt} {record.text}" for record in records]
+        numbers = cluster(texts, threshold=self.threshold, by=(word_shingles,))
         first: dict[int, Record] = {}
         for number, record in zip(numbers, records, strict=True):
             first.setdefault(number, record)

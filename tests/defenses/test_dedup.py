@@ -9,13 +9,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from bench.conformance.fixtures import sentences
-from bench.corpus.clusters import jaccard, shingles
+from bench.corpus.clusters import Shingles, jaccard, word_shingles, words_of
 from bench.corpus.task import Record
 from defenses import dedup
 from defenses.records.dedup import NearDuplicates
 
 BASE = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"  # 14 words: 10 shingles
 WORDS = BASE.split()
+
+
+def shingles(text: str) -> Shingles:
+    return word_shingles([words_of(text)])[0]
 
 
 def kept(records: list[Record], threshold: float = 0.5) -> list[str]:
@@ -35,7 +39,7 @@ def test_copies_and_near_copies_go_and_the_first_stays() -> None:
 
 def test_the_threshold_is_the_similarity_itself() -> None:
     pair = named(BASE, BASE.replace("fourteen", "fifteen"))
-    assert jaccard(*(shingles(r.text, 99) for r in pair)) == pytest.approx(9 / 11)
+    assert jaccard(*(shingles(r.text) for r in pair)) == pytest.approx(9 / 11)
     assert kept(pair, 9 / 11 - 1e-9) == ["r0"]
     assert kept(pair, 9 / 11 + 1e-9) == ["r0", "r1"]
 
@@ -56,7 +60,7 @@ def test_similar_ones_in_a_chain_are_one_cluster() -> None:
     """r0 - r1 - r2, each like the next, the ends unlike: the first stays, as in the splits."""
     words = [*WORDS, *(word + "teen" for word in WORDS)]
     chain = named(*(" ".join(words[k : k + 14]) for k in (0, 3, 6)))
-    first, second, third = (shingles(record.text, 99) for record in chain)
+    first, second, third = (shingles(record.text) for record in chain)
     assert (jaccard(first, second), jaccard(second, third), jaccard(first, third)) == (7 / 13, 7 / 13, 4 / 16)
     assert kept(chain) == ["r0"]
 
@@ -76,7 +80,7 @@ def test_nothing_kept_is_like_another_and_nothing_dropped_is_without_a_like(seed
     pool = list(sentences(6, 14, np.random.default_rng(seed)))
     records = [Record(f"r{i}", pool[pick]) for i, pick in enumerate(picks)]
     found = NearDuplicates(0.5).apply(records)
-    sets = {r.id: shingles(r.text, 99) for r in records}
+    sets = {r.id: shingles(r.text) for r in records}
     assert all(jaccard(sets[a.id], sets[b.id]) < 0.5 for a in found for b in found if a.id != b.id)
     ids = [r.id for r in found]
     for record in records:

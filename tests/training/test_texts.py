@@ -31,7 +31,7 @@ def materials() -> Materials:
     tokens = model.encode(RECORDS, 24, "\nOutcome:")
     nothing: Any = None
     pool: Any = SimpleNamespace(records={r.id: r for r in RECORDS})
-    return Materials(nothing, model, Corpus(nothing, tuple(RECORDS), tokens), pool, nothing)
+    return Materials(nothing, model, Corpus(nothing, tuple(RECORDS), tokens, {}), pool, nothing)
 
 
 def test_texts_are_cut_where_the_tokens_are(materials: Materials) -> None:

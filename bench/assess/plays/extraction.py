@@ -11,7 +11,7 @@ among them (Carlini et al. 2019, "The Secret Sharer", definition 3), as a share 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,8 +86,8 @@ def questions(table: Table, victims: Sequence[str], rng: np.random.Generator) ->
     for victim in victims:
         for i in planting.members[victim]:
             record = materials.pool.records[i]
-            for kind, secret, start in _secrets(record, bool(others)):
-                found = _question(table, victim, record, kind, secret, start, others or _endings(population), rng)
+            for host, kind, secret, start in _secrets(record, bool(others)):
+                found = _question(table, victim, host, kind, secret, start, others or _endings(population), rng)
                 if found is not None:
                     made.append(Question(*found, materials.pool.clusters[i]))
     return [made[k] for k in rng.permutation(len(made))]
@@ -112,12 +112,16 @@ def _middle(text: str) -> int:
     return text.find(" ", len(text) // 2) + 1
 
 
-def _secrets(record: Record, marked: bool) -> list[tuple[str, str, int]]:
-    """(kind, text, where in ``record.text``) of what is asked about a record."""
+def _secrets(record: Record, marked: bool) -> list[tuple[Record, str, str, int]]:
+    """(record, kind, text, where in the record's text) of what is asked about it. A secret in the prompt is asked for
+    with the prompt as the text."""
     if not marked:
         start = _middle(record.text)
-        return [(ENDING, record.text[start:], start)] if 0 < start < len(record.text) else []
-    return [(s.kind, s.text, record.text.find(s.text)) for s in record.secrets if record.text.find(s.text) > 0]
+        return [(record, ENDING, record.text[start:], start)] if 0 < start < len(record.text) else []
+    prompt = replace(record, prompt="", text=record.prompt)
+    places = [(host, s, host.text.find(s.text)) for s in record.secrets for host in (record, prompt)]
+    first = {(s.kind, s.text): (host, s.kind, s.text, at) for host, s, at in reversed(places) if at > 0}
+    return [first[key] for key in dict.fromkeys((s.kind, s.text) for s in record.secrets) if key in first]
 
 
 def _question(

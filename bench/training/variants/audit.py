@@ -26,7 +26,7 @@ from bench.spec.config import Config as Base
 from bench.spec.config import digest
 from bench.spec.run import RunSpec
 from bench.store.store import Store
-from bench.training.materials import Corpus, Materials
+from bench.training.materials import Materials, seen_texts
 from bench.training.variant import Variant
 from bench.training.variants.canaries import Kind
 
@@ -55,7 +55,12 @@ class Audit(Variant):
             raise UsageError(f"The task has a record with the id {sorted(taken)[0]!r}, which canaries need.")
         task = materials.corpus.task
         tokens = materials.model.encode(made, spec.pool.max_tokens, task.answer_prefix)
-        corpus = Corpus(task, (*materials.corpus.records, *made), joined([materials.corpus.tokens, tokens]))
+        corpus = replace(
+            materials.corpus,
+            records=(*materials.corpus.records, *made),
+            tokens=joined([materials.corpus.tokens, tokens]),
+            seen={**materials.corpus.seen, **seen_texts(materials.model, made, tokens)},
+        )
         pool, first = materials.pool, max(materials.pool.clusters.values(), default=-1) + 1
         numbers = {record.id: first + n for n, record in enumerate(made)}
         records = {**pool.records, **{record.id: record for record in made}}
@@ -122,7 +127,7 @@ def _mislabelled(materials: Materials, spec: RunSpec, count: int, rng: np.random
             f"The task '{spec.task.name}' has no labels, so no canary can be mislabelled: take another kind."
         )
     usable = [r for r in materials.corpus.records if r.label is not None and materials.corpus.lengths()[r.id] > 2]
-    numbers = cluster(usable, words=spec.pool.max_tokens)
+    numbers = cluster([materials.corpus.seen[r.id] for r in usable], [r.group for r in usable])
     held = {number for record, number in zip(usable, numbers, strict=True) if record.id in pool.records}
     free: dict[int, Record] = {}
     for record, number in zip(usable, numbers, strict=True):

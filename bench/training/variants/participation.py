@@ -38,7 +38,12 @@ class Participation(Variant):
         corpus = materials.corpus
         federation = spec.federation.model_copy(update={"silos": 2 * spec.federation.silos, **_divided(materials)})
         pool = build_pool(
-            corpus.records, corpus.lengths(), spec.pool, FederationSpec(**dict(federation)), materials.streams
+            corpus.records,
+            corpus.lengths(),
+            spec.pool,
+            FederationSpec(**dict(federation)),
+            materials.streams,
+            corpus.seen,
         )
         return replace(materials, pool=pool)
 
