@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from heapq import heapify, heapreplace
+from unicodedata import normalize
 
 from bench.core.errors import UsageError
 from bench.corpus.task import Record
@@ -18,7 +19,8 @@ _OTHERWISE = "divide the records otherwise with --set federation.partition=iid"
 def organisations(records: Iterable[Record]) -> dict[str, int]:
     """Records of every organisation, by its name, in alphabetical order: silo i is the i-th.
 
-    Raises UsageError where a record names none, a name can't be shown on one line, or all records name the same.
+    Raises UsageError where a record names none, a name can't be shown on one line, two are spelt almost alike, or all
+    records name the same.
     """
     counts: Counter[str] = Counter()
     without: list[str] = []
@@ -30,12 +32,18 @@ def organisations(records: Iterable[Record]) -> dict[str, int]:
     if without:
         raise UsageError(
             f"{len(without)} of {len(without) + counts.total()} records name no organisation ('silo'), the first of "
-            f"them '{without[0]}': name one on every record, or {_OTHERWISE}."
+            f"them {without[0]!r}: name one on every record, or {_OTHERWISE}."
         )
+    spelt: dict[str, str] = {}
     for name in counts:
         if not 0 < len(name) <= MAX_NAME or not name.isprintable() or name.isspace():
             raise UsageError(
                 f"The organisation {name[:MAX_NAME]!r} needs a name of 1 to {MAX_NAME} printable characters."
+            )
+        if (other := spelt.setdefault(" ".join(normalize("NFKC", name).casefold().split()), name)) != name:
+            raise UsageError(
+                f"The organisations '{other}' and '{name}' differ only in capitals, spaces or how letters are made: "
+                "write one in one way."
             )
     if len(counts) < 2:
         raise UsageError(

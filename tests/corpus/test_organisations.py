@@ -58,6 +58,12 @@ def test_a_name_that_can_t_be_shown_is_refused(name: str) -> None:
     organisations([replace(RECORDS[0], silo="N" * 200), *RECORDS])
 
 
+@pytest.mark.parametrize("name", ["klinik nord", " Klinik  Nord", "Klinik\u00a0Nord", "Su\u0308d"])
+def test_one_organisation_that_is_spelt_in_two_ways_is_not_divided(name: str) -> None:
+    with pytest.raises(UsageError):
+        organisations([*RECORDS, replace(RECORDS[0], silo=name)])
+
+
 def test_one_organisation_is_no_federation() -> None:
     with pytest.raises(UsageError, match=r"same organisation, 'A', .* federation\.partition=iid"):
         organisations([replace(record, silo="A") for record in RECORDS])
