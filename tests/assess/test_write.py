@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,8 @@ from bench.assess.harness import Harness, Options
 from bench.assess.plays.table import Assessment
 from bench.assess.write import Writer
 from bench.core.errors import Refused
-from bench.spec.result import Claim, Leakage, Result, Utility
+from bench.corpus.task import Record
+from bench.spec.result import Claim, Data, Leakage, Result, Utility
 from bench.spec.run import Cell, PluginSpec, Row, RunSpec
 from bench.store.store import Store
 from tests.plugin_files import folders
@@ -50,7 +52,9 @@ def asked(spec: RunSpec | None = None, **names: str) -> tuple[Cell, Any]:
     materials = SimpleNamespace(
         source=SimpleNamespace(revision="r1", sha256="d" * 64),
         model=SimpleNamespace(device="cpu"),
-        pool=SimpleNamespace(names=names),
+        pool=SimpleNamespace(names=names, records={"a": Record("a", "one")}),
+        corpus=SimpleNamespace(records=(1, 2, 3), left_out={"nothing to predict": 2}, cut={"a"}, seen={}),
+        undecided=1,
     )
     case = SimpleNamespace(
         spec=spec,
@@ -71,6 +75,14 @@ def measured(harness: Harness, found: Assessment = FOUND, spec: RunSpec | None =
     cell, assessor = asked(spec)
     given: Any = SimpleNamespace(**{"adaptive": False, "knows": "candidates", **attack})
     return Writer(harness).measured(cell, assessor, found, given)
+
+
+def test_what_became_of_the_records_is_written_down(harness: Harness) -> None:
+    cell, assessor = asked()
+    found = Writer(harness).measured(cell, assessor, FOUND, harness.attack(cell.row.attack))
+    expected = Data(given=5, left_out={"nothing to predict": 2}, used=1, cut=1, undecided=1)
+    assert Result.from_json(found.to_json()).data == expected
+    assert "data" not in json.loads(found.model_copy(update={"data": None}).to_json())
 
 
 def test_a_result_says_what_was_asked_and_what_made_it(harness: Harness) -> None:

@@ -20,7 +20,23 @@ from bench.training.materials import Materials, Workshop, data_of
 from bench.training.units import separated
 from defenses.records.scrub import Scrub
 
-WORDS = "river stone lamp garden copper window silent market paper bridge winter orange dancer puzzle forest".split()
+WORDS = [
+    "river",
+    "stone",
+    "lamp",
+    "garden",
+    "copper",
+    "window",
+    "silent",
+    "market",
+    "paper",
+    "bridge",
+    "winter",
+    "orange",
+    "dancer",
+    "puzzle",
+    "forest",
+]
 POOL = PoolSpec(candidates=8, heldout=4, validation=0, population=4, min_tokens=2, max_tokens=24)
 
 
@@ -55,8 +71,8 @@ def test_records_with_one_header_are_one_record_to_the_model(tmp_path: Path) -> 
 
 
 def test_what_is_cut_and_left_out_is_counted(tmp_path: Path) -> None:
-    """By hand: one record of one token, one whose prompt fills all; of the others 4 are longer than 24 tokens. One secret
-    stands at the start of a text, one at its end beyond the cut, one in a prompt."""
+    """By hand: one record of one token, one whose prompt fills all; of the others 4 are longer than 24 tokens. One
+    secret stands at the start of a text, one at its end beyond the cut, one in a prompt."""
     rows: list[dict[str, Any]] = [{"text": text(i, 4)} for i in range(30)]
     rows[0] = {"text": f"KX9 {text(50)}", "secrets": ["KX9"]}
     rows[1] = {"text": f"{text(51)} ZZ7 {text(52)} QQ8", "secrets": ["QQ8"]}
@@ -89,8 +105,14 @@ def scrubbed_alike() -> list[Record]:
     """Visits of which only the date differs, twice: a and b become one row, c and d another; e and f stay apart."""
     visit, call = f"Seen on {{}}. {text(1, 12)}", f"Called on {{}}. {text(2, 12)}"
     dates = ("12 March 2021", "13 March 2021")
-    alike = [Record(name, form.format(date)) for name, form, date in zip("abcd", (visit, visit, call, call), dates * 2)]
-    return [*alike, Record("e", text(3, 12)), Record("f", text(4, 12)), Record("g", text(5, 12), secrets=(Secret("k", "x"),))]
+    texts = [form.format(date) for form in (visit, call) for date in dates]
+    alike = [Record(name, text) for name, text in zip("abcd", texts, strict=True)]
+    return [
+        *alike,
+        Record("e", text(3, 12)),
+        Record("f", text(4, 12)),
+        Record("g", text(5, 12), secrets=(Secret("k", "x"),)),
+    ]
 
 
 def play(tmp_path: Path) -> Materials:
