@@ -20,7 +20,7 @@ from bench.defense.compose import Defense
 from bench.spec.config import Config as _Config
 
 api = 1
-version = 1
+version = 2
 
 
 class Config(_Config):

@@ -19,7 +19,7 @@ from bench.core.update import Update
 from bench.defense.contexts import TransformContext
 from bench.defense.flow import Flow, name_of
 from bench.defense.parts import Transform
-from bench.spec.config import Config
+from bench.spec.config import Config, later
 
 
 class PruneConfig(Config):
@@ -27,13 +27,16 @@ class PruneConfig(Config):
 
     Before ``start`` nothing is pruned; from there the share grows linearly from ``sparsity_start`` to
     ``sparsity_end``, which it reaches at ``end`` and keeps. The defaults are the published run's (200 rounds, pruned
-    from round 40 to 200, from .2 to .5).
+    from round 40 to 200, from .2 to .5). ``count``: where in the run a round stands. ``paper`` counts rounds from 1, so
+    that the last one reaches ``end`` (of 3 rounds: .25, .375, .5); ``code`` from 0, as FedShield's published code does
+    (0, .25, .375).
     """
 
     start: float = Field(0.2, ge=0, le=1)
     end: float = Field(1.0, ge=0, le=1)
     sparsity_start: float = Field(0.2, ge=0, le=1)
     sparsity_end: float = Field(0.5, ge=0, le=1)
+    count: Literal["paper", "code"] = later("paper")
 
     @model_validator(mode="after")
     def _ends_after_it_starts(self) -> PruneConfig:
@@ -42,7 +45,7 @@ class PruneConfig(Config):
         return self
 
     def schedule(self) -> Schedule:
-        return Schedule(self.start, self.end, self.sparsity_start, self.sparsity_end)
+        return Schedule(self.start, self.end, self.sparsity_start, self.sparsity_end, self.count)
 
 
 @dataclass(frozen=True)
@@ -53,14 +56,14 @@ class Schedule:
     end: float = 1.0
     sparsity_start: float = 0.2
     sparsity_end: float = 0.5
+    count: Literal["paper", "code"] = "paper"
 
     def sparsity(self, round: int, rounds: int) -> float:
         """The share for ``round`` (from 0) of ``rounds``, in [0, 1].
 
-        Rounds are placed by their ends, (round + 1) / rounds, as the paper counts them, so that the last round of a
-        short run reaches ``end``. The published code counts from 0 and stays one round behind.
+        The paper's rounds stand at their ends, (round + 1) / rounds; the code's at round / rounds.
         """
-        at = (round + 1) / rounds
+        at = (round + (self.count == "paper")) / rounds
         if at < self.start:
             return 0.0
         done = 1.0 if at >= self.end else (at - self.start) / (self.end - self.start)

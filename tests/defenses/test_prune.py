@@ -62,6 +62,17 @@ def test_schedule_as_published_at_its_corners() -> None:
     assert schedule.sparsity(0, 1) == pytest.approx(0.5)
 
 
+def test_the_published_code_counts_rounds_from_zero() -> None:
+    """.2 + .3 (r - 40) / 160 of 200 rounds, r counted from 0; nothing before round 40."""
+    code = PruneConfig(count="code").schedule()
+    assert [code.sparsity(r, 3) for r in range(3)] == pytest.approx([0, 0.25, 0.375])
+    assert code.sparsity(39, 200) == 0
+    assert [code.sparsity(r, 200) for r in (40, 100, 199)] == pytest.approx(
+        [0.2 + 0.3 * (r - 40) / 160 for r in (40, 100, 199)]
+    )
+    assert "count" not in PruneConfig().model_dump()  # identities from before it stay what they were
+
+
 def test_schedule_stays_at_its_end() -> None:
     schedule = Schedule(start=0.2, end=0.5, sparsity_start=0.1, sparsity_end=0.4)
     assert [schedule.sparsity(r, 10) for r in (4, 7, 9)] == pytest.approx([0.4, 0.4, 0.4])

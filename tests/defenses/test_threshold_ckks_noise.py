@@ -224,6 +224,13 @@ def test_parameters_by_hand() -> None:
     assert noise_bound(1, 8192) == 2 * 8192 * 21 + 21
 
 
+def test_no_modulus_is_above_what_today_s_attacks_leave_at_128_bits() -> None:
+    """Five silos took log Q = 108 at N = 4096, which is 126.9 bits (docs/crypto.md): a larger ring in its place."""
+    assert SECURITY == {4096: 106, 8192: 214}
+    p = choose(5, 5, 460_800, 4, 1e-4, 4.0, 40)
+    assert (p.degree, p.modulus) == (8192, 108)
+
+
 def test_what_can_not_be_kept_is_refused() -> None:
     with pytest.raises(UsageError, match="allow a larger error or smaller values"):
         choose(3, 3, 1000, 2, 1e-13, 4.0, 40)
