@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench import privacy
 from bench.assess.jobs import unfit
-from bench.assess.plays.table import Assessment, Seat, player
+from bench.assess.plays.table import Answers, Assessment, Seat, player
 from bench.assess.tools import Memo
 from bench.attack.attack import Attack
 from bench.core import adversaries
@@ -48,6 +48,8 @@ class Assessor:
         self._shadow_views: dict[tuple[str, int, str], View] = {}
         self._sums: tuple[privacy.Sum, ...] | None = None
         self._traits: Traits | None = None
+        self._together: set[str] = set()
+        self.answers: Answers = {}
         self._released: dict[str, Array] = {}
         self._known_releases: set[Path] = set()
         self._in_use: Sequence[ShadowRun] = ()
@@ -56,6 +58,7 @@ class Assessor:
         """Never raises for what an attack does: an attack that breaks is an error in the result."""
         if (why := unfit(attack, adversary, self.run.spec)) is not None:
             return Assessment("not-applicable", note=why)
+        self._ask_parts(name, attack, adversary)
         try:
             with self.meter.measure(f"view:{adversary}"):
                 views = self._after(attack, self._build(adversary, name, attack.openers))
@@ -83,6 +86,20 @@ class Assessor:
         if attack.shadows:
             cost["shadows"] = attack.shadows
         return replace(found, note=note, cost=found.cost | cost)
+
+    def _ask_parts(self, name: str, attack: Attack, adversary: str) -> None:
+        """See to it that the attack has said, as each part of the adversary, what it makes of the candidates: where a
+        part's view serves it better (an attack that prefers a mangled upload to the released model), the coalition,
+        which holds that view too, must not look the safer."""
+        if attack.game != "membership" or self.run.spec.variant is not None:
+            return
+        self._together = {adversary, *adversaries.parts(adversary)}
+        for part in adversaries.parts(adversary):
+            if (name, part) not in self.answers:
+                self.answers[name, part] = {}  # whatever becomes of it: asked once
+                together = self._together
+                self.assess(name, attack, part)
+                self._together = together
 
     def claim(self, adversary: str, delta: float | None = None) -> Claim | None:
         """The worst claim over the adversary's coalitions; None without anybody to attack. ``delta``: None for the
@@ -141,7 +158,7 @@ class Assessor:
         """The views of one adversary. Those of an attack with openers of its own are built for it alone."""
         key = (adversary, name if openers else "")
         if key not in self._views:
-            if any(held != adversary for held, _ in self._views):
+            if any(held not in {adversary, *self._together} for held, _ in self._views):
                 self.drop_views()
             assignments = adversaries.assignments(adversary, self.run.transcript.public.silos)
             if self._one_coalition:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bench.core.adversaries import parts
 from bench.spec.config import canonical_json
 from bench.spec.run import Cell, PluginSpec, Row, RunSpec
 
@@ -35,10 +36,12 @@ def jobs(rows: Sequence[Row], seeds: Sequence[int]) -> list[Job]:
 
 
 def ordered(rows: Sequence[Row], built: Mapping[str, Attack]) -> list[Row]:
-    """By adversary, so that its views are built once for all attacks. The adversaries that are named last and see most
-    go first, and with each the attacks whose turn is first: their passes give the losses that the others ask for."""
-    names = [row.adversary for row in rows]
-    return sorted(rows, key=lambda row: (-names.index(row.adversary), built[canonical_json(row.attack)].turn))
+    """By adversary, so that its views are built once for all attacks. Those that see least go first, since what an
+    attack says as them is part of what it says as coalitions that hold their views; with each the attacks whose turn is
+    first: their passes give the losses that the others ask for."""
+    return sorted(
+        rows, key=lambda row: (len(parts(row.adversary)), row.adversary, built[canonical_json(row.attack)].turn)
+    )
 
 
 def shadows_wanted(rows: Sequence[Row], built: Mapping[str, Attack]) -> int:

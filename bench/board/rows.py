@@ -126,6 +126,7 @@ class Row:
         """What a reader must know beside the figures."""
         results = self.results
         marks = ["did not learn"] if any(result.learned is False for result in results) else []
+        marks += ["less than a part" for result in results if words.less_than_a_part(result)][:1]
         marks += ["accuracy below the base model's"] if any(words.worse(result) for result in results) else []
         marks += [f"simulated: {name}" for name in sorted({name for r in results for name in r.simulated})]
         marks += [name for name in ("adaptive", "active") if any(getattr(result, name) for result in results)]

@@ -71,6 +71,11 @@ def utility_text(one: Utility) -> str:
     return f"{one.name} {number(one.value)}{interval}{base}"
 
 
+def less_than_a_part(result: Result) -> bool:
+    """Whether a coalition's row reports less, beyond the margin, than a part of the coalition alone: a fault."""
+    return any(one.name.startswith("auc-over:") and one.high is not None and one.high < 0 for one in result.leakage)
+
+
 def worse(result: Result) -> bool:
     """Whether a model guesses fewer labels of held-out records than the base model."""
     return any(one.name == "accuracy" and one.value < one.base for one in result.utility)

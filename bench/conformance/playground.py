@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.assess.assess import Assessor
-from bench.assess.plays.table import Assessment, Seat
+from bench.assess.plays.table import Answers, Assessment, Seat
 from bench.assess.plays.table import tools as lend
 from bench.assess.tools import LentTools, Memo
 from bench.assets.assets import Assets
@@ -117,6 +117,11 @@ class Playground:
     def released(self) -> dict[str, Array]:
         """Released adapters by handle."""
         return Assessor(self.run, self.memo).released
+
+    @property
+    def answers(self) -> Answers:
+        """Nobody has been asked before."""
+        return {}
 
     def claim(self, adversary: str, delta: float | None = None) -> Claim | None:
         """What the defense promises to that adversary's victims."""

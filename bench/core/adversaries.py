@@ -21,6 +21,23 @@ class Assignment:
     victims: tuple[str, ...]
 
 
+#: by adversary those whose coalition, against the same victim, is part of its own: their views are part of its view
+_PARTS: Mapping[str, tuple[str, ...]] = {
+    "user": (),
+    "outsider": ("user",),
+    "silo": ("user", "outsider"),
+    "server": ("user", "outsider"),
+    "server+silo": ("user", "outsider", "silo", "server"),
+    "all-but-one": ("user", "outsider", "silo", "server", "server+silo"),
+}
+
+
+def parts(adversary: str) -> tuple[str, ...]:
+    """The standard adversaries that are part of this one: against every victim of its coalitions they have a coalition
+    that is a subset of it."""
+    return _PARTS[adversary]
+
+
 def _public(silos: Sequence[str]) -> tuple[Assignment, ...]:
     return (Assignment(frozenset(), tuple(silos)),)
 

@@ -25,6 +25,10 @@ GAME = "membership"
 #: version of its sheets
 VERSION = 1
 FPRS = {"tpr@10%": 0.1, "tpr@1%": 0.01, "tpr@0.1%": 0.001}
+#: in the name of a column, before the part of the coalition whose score it is
+OF_PART = "@"
+#: a figure's name, before the part that it is a difference from
+OVER = "auc-over:"
 #: a baseline this unlikely under a blind draw voids the result
 VOID_P = 1e-6
 
@@ -123,21 +127,49 @@ def make_sheet(
 @dataclass(frozen=True)
 class Scored:
     """A sheet's leakage figures. ``void``: the baseline beats chance, ``note`` says how. ``best``: the score that was
-    reported on fold 0 and on fold 1, for each cross-fitted figure."""
+    reported on fold 0 and on fold 1, for each cross-fitted figure. ``fault``: of which part less is reported than of
+    the part alone, beyond the margin, or an empty string."""
 
     leakage: tuple[Leakage, ...]
     void: bool = False
     note: str = ""
     best: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    fault: str = ""
 
 
 def leakage(sheet: MembershipSheet) -> Scored:
     """All figures of one sheet (docs/metrics.md): cross-fitted ones, every single score's AUC, the baseline's."""
     rows, best = _crossfitted(sheet)
     for name, values in sheet.scores.items():
-        rows.append(_row(f"auc:{name}", stats.auc(values, sheet.member, sheet.clusters), _counts(sheet)))
+        if OF_PART not in name:
+            rows.append(_row(f"auc:{name}", stats.auc(values, sheet.member, sheet.clusters), _counts(sheet)))
+    over = _over_parts(sheet)
+    less = [one.name.removeprefix(OVER) for one in over if one.high is not None and one.high < 0]
+    fault = f"a fault: less is reported than the coalition's part {' and '.join(less)} alone gives" if less else ""
     found, note = _baseline(sheet)
-    return Scored(tuple(rows + found), bool(note), note, best)
+    return Scored(tuple(rows + over + found), bool(note), note, best, fault)
+
+
+def _over_parts(sheet: MembershipSheet) -> list[Leakage]:
+    """What the coalition's cross-fitted AUC has over that of each part alone, paired; as it is, below zero too."""
+    columns: dict[str, dict[str, Floats]] = {}
+    for name, values in sheet.scores.items():
+        if OF_PART in name:
+            columns.setdefault(name.rpartition(OF_PART)[2], {})[name] = values
+    if not columns:
+        return []
+    try:
+        folds = stats.split(sheet.clusters, sheet.member)
+    except stats.TooFewClusters:
+        return []
+    return [
+        _row(
+            f"{OVER}{part}",
+            stats.crossfit_paired(sheet.scores, own, sheet.member, sheet.clusters, folds).interval,
+            _counts(sheet),
+        )
+        for part, own in sorted(columns.items())
+    ]
 
 
 def paired(first: MembershipSheet, second: MembershipSheet) -> stats.Difference:
@@ -203,25 +235,33 @@ def _baseline(sheet: MembershipSheet) -> tuple[list[Leakage], str]:
     if not known:
         return [_row("auc:baseline", tests[names[0]][0], _counts(sheet)), *rows], ""
     strongest = min(known, key=lambda name: (known[name][1], name))
-    found, _ = _no_view(sheet, strongest, 1 - 0.05 / len(names))
     p = min(1.0, known[strongest][1] * len(names))
-    note = f"{strongest}, the strongest of {len(names)} no-view scores; interval for all at once; p = {p:.2g} for all"
-    best = _upward(found, note)
-    rows.insert(0, _row("auc:baseline", best, _counts(sheet)))
+    rows.insert(0, _blind(sheet, p))
     if p >= VOID_P:
         return rows, ""
+    value = known[strongest][0].value or 0.0
     return rows, (
-        f"void: without any view '{strongest}' tells members from non-members with AUC {best.value:.3f} "
+        f"void: without any view '{strongest}' tells members from non-members with AUC {max(value, 1 - value):.3f} "
         f"(p = {p:.1g}), so they differed before training and the split is broken"
     )
 
 
-def _upward(interval: stats.Interval, note: str) -> stats.Interval:
-    """An AUC under 1/2 turned round: nobody said which way a no-view score should point."""
-    value, low, high = interval.value, interval.low, interval.high
-    if value is None or low is None or high is None or value >= 0.5:
-        return stats.Interval(value, low, high, note)
-    return stats.Interval(1 - value, 1 - high, 1 - low, f"reversed {note}")
+def _blind(sheet: MembershipSheet, p: float) -> Leakage:
+    """The figure that stands beside an attack's, by the same method: the strongest no-view score, its direction with
+    it, chosen on one fold and reported on the other. Not among them are scores that a classifier gave which was trained
+    on the other fold: its AUCs on both folds can be one number, so that choosing by one would flatter the other."""
+    plain = {name: values for name, values in sheet.baseline.items() if not name.startswith(FITTED)}
+    if not plain:
+        return _row("auc:baseline", stats.Interval(None, None, None, "no score that both folds share"), _counts(sheet))
+    turned = plain | {f"reversed {name}": -values for name, values in plain.items()}
+    try:
+        folds = stats.split(sheet.clusters, sheet.member)
+    except stats.TooFewClusters as error:
+        return _row("auc:baseline", stats.Interval(None, None, None, str(error)), _counts(sheet))
+    choice = stats.crossfit_auc(turned, sheet.member, sheet.clusters, folds)
+    found = _row("auc:baseline", choice.interval, _counts(sheet), choice.chosen)
+    tested = f"p = {p:.2g} for all {len(sheet.baseline)} no-view scores"
+    return found.model_copy(update={"note": f"{found.note}; {tested}"})
 
 
 def _no_view(sheet: MembershipSheet, name: str, confidence: float) -> tuple[stats.Interval, float]:

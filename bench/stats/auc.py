@@ -184,8 +184,9 @@ def difference(value: float, variance: float, pairs: int, confidence: float = 0.
 
     A comparison's difference lies in [-1, 1] and a difference too rare to have been seen moves the mean by at most
     1 - ``unseen``, so the limits reach at least that far; that makes them exact for two scores of the same order. A
-    variance of zero at a difference that is not zero is no certainty: p is then Hoeffding's (1963) bound for
-    U-statistics, 2 exp(-pairs value^2 / 2), and the limits are its inversion.
+    variance of zero at a difference that is not zero is no certainty: the limits are then the inversion of Hoeffding's
+    (1963) bound for U-statistics, 2 exp(-pairs value^2 / 2). p is the smallest alpha whose limits leave 0 out: the
+    larger of the normal (or Hoeffding's) p and 2 (1 - |value|)^pairs.
     """
     from scipy.special import ndtr
 
@@ -197,4 +198,5 @@ def difference(value: float, variance: float, pairs: int, confidence: float = 0.
         sd = math.sqrt(variance)
         p = float(2 * ndtr(-abs(value) / sd)) if abs(value) > 1e-12 else 1.0
         reach = max(reach, normal_quantile(1 - (1 - confidence) / 2) * sd)
+    p = max(p, min(1.0, 2 * (1 - min(1.0, abs(value))) ** max(0, pairs)))
     return Difference(Interval(value, max(-1.0, value - reach), min(1.0, value + reach)), p)

@@ -162,6 +162,7 @@ def _setup(case: Case) -> Setup:
     adapter = materials.model.layout
     plan = parts.aggregator.plan(adapter, silos)
     sizes = case.nominal_sizes
+    drawn = Streams(case.seed, f"shadow {spec.shadow}/" if spec.shadow else "")
     public = Public(
         layouts=Layouts(adapter, plan.summed, plan.state),
         silos=silos,
@@ -177,9 +178,10 @@ def _setup(case: Case) -> Setup:
         parts=parts,
         public=public,
         federation=federation,
-        initial=widened(materials.model.initial_adapter(materials.streams.generator("initial adapter")), public.state),
+        # a shadow's is its own: whoever trains one does not know the seed that the target's was drawn from
+        initial=widened(materials.model.initial_adapter(drawn.generator("initial adapter")), public.state),
         streams=materials.streams,
-        orders=Streams(case.seed, f"shadow {spec.shadow}/" if spec.shadow else ""),
+        orders=drawn,
         secret_seed=spec.secret_seed,
         tokens=lambda name: training_tokens(case, name),
         nominal_sizes=sizes,

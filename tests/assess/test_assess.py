@@ -34,7 +34,7 @@ NAMES = ("silo-0", "silo-1", "silo-2")
 class Looks(Attack):
     """Wants uploads."""
 
-    game = "membership"
+    game = "source"
 
     def __init__(self, *needs: str, shadows: int = 0, behaviour: Behaviour | None = None) -> None:
         self.needs = frozenset(needs or {"upload"})

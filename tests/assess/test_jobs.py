@@ -10,7 +10,8 @@ from bench.spec.run import PluginSpec, Row, RunSpec
 
 
 def test_gradients_are_taken_before_losses_are_asked_for() -> None:
-    """Whoever sees most goes first, each adversary in one go, and in each the attacks that take gradients."""
+    """Whoever sees least goes first, whose answers are parts of others', each adversary in one go, and in each the
+    attacks that take gradients."""
 
     class Takes:
         def __init__(self, gradients: bool) -> None:
@@ -21,9 +22,9 @@ def test_gradients_are_taken_before_losses_are_asked_for() -> None:
     rows = [
         Row.model_construct(run=run, attack=PluginSpec(name=name), adversary=adversary)
         for name in attacks
-        for adversary in ("user", "server")
+        for adversary in ("server", "user")
     ]
     built: Any = {canonical_json(PluginSpec(name=name)): Takes(gradients) for name, gradients in attacks.items()}
     found = [(row.adversary, row.attack.name) for row in ordered(rows, built)]
     names = ["gradient", "fedmia", "mia", "source"]
-    assert found == [(adversary, name) for adversary in ("server", "user") for name in names]
+    assert found == [(adversary, name) for adversary in ("user", "server") for name in names]

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench import stats
+from bench.stats.auc import difference
 
 Scores = list[float]
 
@@ -236,11 +237,32 @@ def test_paired_variance_is_delongs_covariance() -> None:
     assert found.interval.value == pytest.approx(value)
     from scipy.stats import norm
 
-    assert found.p == pytest.approx(2 * norm.sf(abs(value) / sd), rel=1e-9)
+    assert found.p == pytest.approx(max(2 * norm.sf(abs(value) / sd), 2 * (1 - abs(value)) ** 20), rel=1e-9)
     assert found.interval.high - value >= 1.959963 * sd - 1e-12
     back = stats.paired_auc(b, a, member)
     assert back.interval.value == pytest.approx(-value)
     assert back.p == pytest.approx(found.p)
+
+
+@given(st.floats(-1, 1), st.floats(0, 0.2), st.integers(0, 200))
+def test_the_p_value_is_what_the_interval_says(value: float, variance: float, pairs: int) -> None:
+    """p lies under alpha exactly where the interval at 1 - alpha leaves 0 out."""
+    found = difference(value, variance, pairs)
+    assert found.p is not None
+    for alpha in (0.3, 0.1, 0.05, 0.01, 1e-4):
+        interval = difference(value, variance, pairs, 1 - alpha).interval
+        assert interval.low is not None
+        assert interval.high is not None
+        if abs(found.p - alpha) > 1e-9:
+            assert (found.p < alpha) == (interval.low > 0 or interval.high < 0)
+
+
+def test_few_pairs_prove_less_than_the_normal_formula_says() -> None:
+    """The limits reach .3 with ten pairs, whatever the variance: an interval that holds 0 stood beside p = .012."""
+    found = difference(0.25, 0.01, 10)
+    assert found.interval.low is not None
+    assert found.interval.low < 0
+    assert found.p == pytest.approx(2 * 0.75**10)
 
 
 def test_pairing_sees_what_separate_intervals_do_not() -> None:

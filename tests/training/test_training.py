@@ -221,12 +221,12 @@ def test_silos_have_sizes_of_their_own_and_what_one_of_them_may_not_be_is_told_b
 
 
 @pytest.mark.parametrize(("shadow", "prefix"), [(0, ""), (2, "shadow 2/")])
-def test_a_shadow_starts_from_the_same_adapter_and_trains_in_another_order(
+def test_a_shadow_starts_from_an_adapter_of_its_own_and_trains_in_another_order(
     store: Store, measured: list[Setup], shadow: int, prefix: str
 ) -> None:
     _, transcript = federate(case_of(spec_of(shadow, rounds=1)), store)
     changes = [Streams(0, prefix).generator("silo", i, 0).normal(size=LAYOUT.size) for i in range(2)]
-    start = Streams(0).generator("initial adapter").normal(size=LAYOUT.size)
+    start = Streams(0, prefix).generator("initial adapter").normal(size=LAYOUT.size)
     np.testing.assert_allclose(transcript.final_adapter(), start + np.mean(changes, axis=0), atol=1e-6)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
@@ -53,6 +53,10 @@ class Seat:
         return self.assignment.victims
 
 
+#: by attack and adversary: of each score, by candidate
+Answers = dict[tuple[str, str], Mapping[str, Mapping[str, float]]]
+
+
 class Table(Protocol):
     """What ``play`` is given besides the seats."""
 
@@ -64,6 +68,10 @@ class Table(Protocol):
 
     @property
     def memo(self) -> Memo: ...
+
+    @property
+    def answers(self) -> Answers:
+        """What attacks have said of candidates, so that a coalition has what its parts have said."""
 
     @property
     def released(self) -> dict[str, Array]:

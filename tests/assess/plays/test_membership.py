@@ -81,7 +81,7 @@ def level(numbers: np.ndarray) -> np.ndarray:
 def played(attack: Attack, materials: Any = None, seats: int = 2) -> Assessment:
     """One victim a seat."""
     table: Any = SimpleNamespace(
-        run=SimpleNamespace(planting=TRUTH), materials=materials or Materials(), memo=Memo(), released={}
+        run=SimpleNamespace(planting=TRUTH), materials=materials or Materials(), memo=Memo(), released={}, answers={}
     )
     view: Any = SimpleNamespace()
     held = [Seat(k, Assignment(frozenset({"server"}), (f"silo-{k}",)), view) for k in range(seats)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+from bench.assess.assess import Assessor
 from bench.assess.plays.table import Assessment
 from bench.attack.attack import (
     Answers,
@@ -140,7 +141,7 @@ def test_a_shadow_s_members_are_those_of_its_own_planting_in_the_candidates_orde
     sentences.assess("oracle", oracle, "silo")
     truths = [oracle.members(shadow.planting) for shadow in sentences.shadows(2)]
     assert truths[0] != truths[1] != oracle.members()
-    assert len(oracle.lent) == 2
+    assert len([view for view, *_ in oracle.lent if view.adversary == "silo"]) == 2
     for _, candidates, tools in oracle.lent:
         for shadow, known in zip(tools.shadows, truths, strict=True):
             assert list(shadow.member) == [text in known for text in candidates.texts]
@@ -151,7 +152,7 @@ def test_a_coalition_is_lent_its_own_silos_candidates_and_no_other_s(sentences: 
     oracle = Oracle("membership", sentences)
     sentences.assess("oracle", oracle, "silo")
     sentences.assess("oracle", oracle, "server")
-    *silos, server = oracle.lent
+    silos, (server,) = ([one for one in oracle.lent if one[0].adversary == who] for who in ("silo", "server"))
     assert server[2].own is None
     for view, candidates, tools in silos:
         own = tools.own
@@ -165,16 +166,45 @@ def test_a_coalition_is_lent_its_own_silos_candidates_and_no_other_s(sentences: 
 
 
 def test_a_score_that_one_coalition_lacks_is_no_score_of_the_sheet(sentences: Playground) -> None:
+    extra: dict[str, np.ndarray] = {}
+
     class Uneven(Oracle):
         def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
             guesses = super().infer(view, candidates, tools)
-            more = {"extra": np.ones(len(candidates.ids))} if len(self.lent) == 1 else {}
+            more = {"extra": np.ones(len(candidates.ids))} if view.adversary == "silo" and not extra else {}
+            extra.update(more)
             return Guesses({**more, **guesses.scores}, guesses.reads)
 
     found = sentences.assess("oracle", Uneven("membership", sentences), "silo")
     assert {f.name for f in found.leakage if f.name.startswith("auc")} >= {"auc", "auc:loss", "auc:other"}
     assert not any("extra" in f.name for f in found.leakage)
     assert "no extra: not every coalition has it" in found.note
+
+
+class Mangled(Oracle):
+    """Knows the truth where it sees a released model only; goes by uploads, which say nothing, where it has them."""
+
+    def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
+        guesses = super().infer(view, candidates, tools)
+        if not view.uploads():
+            return guesses
+        noise = np.random.default_rng(0).normal(size=len(candidates.ids))
+        return Guesses({"loss": noise}, ("an upload",))
+
+
+def test_a_coalition_that_prefers_a_mangled_upload_is_no_safer_than_its_part(sentences: Playground) -> None:
+    assessor = Assessor(sentences.run, sentences.memo)
+    mangled = Mangled("membership", sentences)
+    strong = assessor.assess("mangled", mangled, "all-but-one")
+    assert values(strong)["auc"] == 1
+    assert values(strong)["auc:loss"] < 0.9
+    assert values(strong)["auc-over:outsider"] == 0
+    asked = [view.adversary for view, *_ in mangled.lent]
+    assert assessor.assess("mangled", mangled, "outsider").status == "ok"
+    assert sorted(set(asked)) == ["all-but-one", "outsider", "server", "server+silo", "silo", "user"]
+    first = len(mangled.lent)
+    assessor.assess("mangled", mangled, "server")
+    assert [view.adversary for view, *_ in mangled.lent[first:]] == ["server"]  # its parts have been asked
 
 
 def test_source_follows_the_planting(notes: Playground) -> None:
