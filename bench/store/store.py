@@ -192,7 +192,7 @@ class Store:
     def _keep_planting(self, planting_id: str, text: str, reason: str) -> None:
         path, former = self._planting(planting_id), self.planting(planting_id)
         if former is None:
-            write_text(path, text)
+            write_text(path, text, private=True)
         elif former != text:
             raise UsageError(f"{path} is kept as it is ({reason}): choose another store with --store.")
 
