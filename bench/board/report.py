@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.board import words
 from bench.board.rows import Entry, Row, rows
+from bench.core.shown import lines_shown
 from bench.games.catalog import GAMES
 from bench.spec.result import Leakage, Result
 
@@ -61,15 +62,10 @@ def _groups(results: Sequence[Result]) -> list[tuple[str, list[Row]]]:
 
 def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> str:
     title, chosen = group
-    lines = [
-        words.one_line(title, 400),
-        _table(chosen, terminal, width),
-        *_utility(chosen),
-        *_cost(chosen),
-        *_power(chosen),
-    ]
+    lines = [*_utility(chosen), *_cost(chosen), *_power(chosen)]
     lines += [f"{word}: {text}" for word, text in _remarks(chosen)]
-    return "\n".join([*lines, "", meaning(chosen)])
+    lines = list(map(lines_shown, [*lines, "", meaning(chosen)]))
+    return "\n".join([words.one_line(title, 400), _table(chosen, terminal, width), *lines])
 
 
 def _table(chosen: Sequence[Row], terminal: bool, width: int | None) -> str:

@@ -230,11 +230,12 @@ class Store:
 
     def results(self) -> Iterator[Result]:
         """All results, in the order of their ids."""
-        for path in sorted((self.root / "results").glob("*.json")):
-            if _ID.fullmatch(path.stem):
-                result = self.result(path.stem)
-                if result is not None:
-                    yield result
+        found = map(self.result, self.result_ids())
+        return (result for result in found if result is not None)
+
+    def result_ids(self) -> list[str]:
+        """Ids of all results, sorted."""
+        return sorted(path.stem for path in (self.root / "results").glob("*.json") if _ID.fullmatch(path.stem))
 
     def _result(self, result_id: str) -> Path:
         return self.root / "results" / f"{_valid(result_id)}.json"
