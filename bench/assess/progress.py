@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from bench.core.shown import shown
+
 
 class Progress:
     """``quiet``: nothing at all."""
@@ -18,7 +20,7 @@ class Progress:
     def say(self, text: str) -> None:
         """One line that a log must hold too: a warning, or for whom the command waits."""
         if not self.silent:
-            print(f"bench: {text}", file=sys.stderr, flush=True)
+            print(f"bench: {shown(text)}", file=sys.stderr, flush=True)
 
     def once(self, text: str) -> None:
         """``say``, unless it was said before."""
@@ -29,7 +31,7 @@ class Progress:
     def note(self, text: str) -> None:
         """One line that says what begins."""
         if not self.quiet:
-            print(text, file=sys.stderr)
+            print(shown(text), file=sys.stderr)
 
     @contextmanager
     def task(self, name: str, total: int) -> Iterator[Callable[[str], None]]:
@@ -42,7 +44,7 @@ class Progress:
         from rich.progress import Progress as Bar
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -51,4 +53,4 @@ class Progress:
         )
         with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
             handle = bar.add_task(name, total=total)
-            yield lambda text: bar.update(handle, advance=1, description=f"{name}: {text}")
+            yield lambda text: bar.update(handle, advance=1, description=shown(f"{name}: {text}"))

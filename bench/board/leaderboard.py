@@ -9,7 +9,7 @@ leaderboards/README.md, <task>.md            made by ``bench leaderboard``; equa
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,21 +46,57 @@ def load(folder: Path) -> tuple[Result, ...]:
     Raises UsageError naming file and line where one is malformed, or where two lines hold the same result id and
     neither supersedes the other.
     """
+    results, faults = load_sound(folder)
+    if faults:
+        raise faults[0]
+    return results
+
+
+def load_sound(folder: Path) -> tuple[tuple[Result, ...], tuple[UsageError, ...]]:
+    """``load``, of what is sound, and an error for everything that is not."""
     found: dict[str, list[tuple[str, Result]]] = {}
+    results, faults = [], []
     for path in _files(folder):
-        for where, result in read_lines(path):
-            found.setdefault(result.result, []).append((where, result))
-    return tuple(_latest(found[key]) for key in sorted(found))
+        try:
+            for where, result in each_line(path):
+                if isinstance(result, UsageError):
+                    faults.append(result)
+                else:
+                    found.setdefault(result.result, []).append((where, result))
+        except UsageError as error:
+            faults.append(error)
+    for key in sorted(found):
+        try:
+            results.append(_latest(found[key]))
+        except UsageError as error:
+            faults.append(error)
+    return tuple(results), tuple(faults)
 
 
 def read_lines(path: Path) -> list[tuple[str, Result]]:
     """The results of a jsonl file, each with its place (``FILE line N``). Raises UsageError naming the line."""
+    found = []
+    for where, result in each_line(path):
+        if isinstance(result, UsageError):
+            raise result
+        found.append((where, result))
+    return found
+
+
+def each_line(path: Path) -> Iterator[tuple[str, Result | UsageError]]:
+    """``read_lines``, with the error in the place of a result that is malformed. Raises UsageError where the file
+    can't be read."""
     text = read_text(path)
     if text is None:
         raise UsageError(f"There is no file {path}.")
     # not splitlines: a text inside a result may hold a Unicode line separator
-    places = ((f"{path} line {number}", line) for number, line in enumerate(text.split("\n"), 1))
-    return [(where, Result.from_json(line, where)) for where, line in places if line.strip()]
+    for number, line in enumerate(text.split("\n"), 1):
+        where = f"{path} line {number}"
+        if line.strip():
+            try:
+                yield where, Result.from_json(line, where)
+            except UsageError as error:
+                yield where, error
 
 
 def _latest(same_id: Sequence[tuple[str, Result]]) -> Result:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench.board import words
 from bench.board.rows import Entry, Row, rows
+from bench.core.shown import lines_shown
 from bench.games.catalog import GAMES
 from bench.spec.result import Leakage, Result
 
@@ -62,8 +63,6 @@ def _groups(results: Sequence[Result]) -> list[tuple[str, list[Row]]]:
 def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> str:
     title, chosen = group
     lines = [
-        words.one_line(title, 400),
-        _table(chosen, terminal, width),
         *_organisations(chosen),
         *_data(chosen),
         *_utility(chosen),
@@ -72,7 +71,8 @@ def _block(group: tuple[str, list[Row]], terminal: bool, width: int | None) -> s
         *_runs(chosen),
     ]
     lines += [f"{word}: {text}" for word, text in _remarks(chosen)]
-    return "\n".join([*lines, "", meaning(chosen)])
+    lines = list(map(lines_shown, [*lines, "", meaning(chosen)]))
+    return "\n".join([words.one_line(title, 400), _table(chosen, terminal, width), *lines])
 
 
 def _table(chosen: Sequence[Row], terminal: bool, width: int | None) -> str:

@@ -26,9 +26,9 @@ def rescore(folder: Path) -> tuple[Result, ...]:
     altered or is malformed, and where a row of today's scoring states what its scores don't give. Audits are left:
     their bounds are compared with claims, which no sheet holds.
     """
-    verdicts = [one for one in verify_leaderboards(folder) if one.result.audit is None]
-    _refuse([one for one in verdicts if one.outcome in ("differs", "missing")])
-    changed = [_anew(folder, one.result) for one in verdicts if one.outcome == "older"]
+    verdicts = [one for one in verify_leaderboards(folder) if one.result is None or one.result.audit is None]
+    _refuse([one for one in verdicts if one.outcome in ("differs", "missing", "unreadable")])
+    changed = [_anew(folder, one.result) for one in verdicts if one.outcome == "older" and one.result is not None]
     replace(folder, changed)
     return tuple(changed)
 
@@ -46,4 +46,5 @@ def _refuse(false: Sequence[Verdict]) -> None:
     if false:
         first = false[0]
         more = f" ({len(false) - 1} more)" if len(false) > 1 else ""
-        raise UsageError(f"Result {first.result.result} can't be computed anew: {'; '.join(first.problems)}{more}.")
+        which = "A line" if first.result is None else f"Result {first.result.result}"
+        raise UsageError(f"{which} can't be computed anew: {'; '.join(first.problems)}{more}.")

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.board.leaderboard import load, read_lines, stored
+from bench.board.leaderboard import each_line, load_sound, stored
 from bench.board.words import figure, one_line
-from bench.core.errors import UsageError
+from bench.core.errors import SiloBenchError, UsageError
 from bench.core.versions import SCORING
 from bench.games.catalog import GAMES
 from bench.spec.canonical import sha256
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-9
 #: chance that any of the audits verified together refutes a claim that is true
 FAMILY = 1e-4
-Outcome = Literal["verified", "refuted", "differs", "missing", "older", "nothing-to-verify"]
+Outcome = Literal["verified", "refuted", "differs", "missing", "older", "nothing-to-verify", "unreadable"]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying one result found. ``problems``: a sentence for each; empty where the outcome is ``verified``."""
+    """What verifying one result found. ``problems``: a sentence for each; empty where the outcome is ``verified``.
+    ``result``: None where it is ``unreadable``."""
 
-    result: Result
+    result: Result | None
     outcome: Outcome
     problems: tuple[str, ...] = ()
 
@@ -50,7 +51,7 @@ class Verdict:
         return self.outcome in ("verified", "nothing-to-verify")
 
     def to_json(self) -> dict[str, Any]:
-        names = {name: getattr(self.result, name) for name in ("result", "defense", "attack", "adversary")}
+        names = {name: getattr(self.result, name, None) for name in ("result", "defense", "attack", "adversary")}
         return {**names, "outcome": self.outcome, "problems": list(self.problems)}
 
 
@@ -79,6 +80,8 @@ def verify(result: Result, scores: str | None, audits: int = 1) -> Verdict:
         refuted = _refuted(result, sheet, FAMILY / max(audits, 1))
     except UsageError as error:
         return Verdict(result, "differs", (f"its scores can't be read: {error}",))
+    except (SiloBenchError, ArithmeticError, ValueError) as error:
+        return Verdict(result, "differs", (f"nothing can be computed from its scores: {error}",))
     if problems:
         made_by = result.versions.get("SCORING", 0)
         older = made_by < SCORING and not refuted
@@ -164,33 +167,53 @@ def _close(one: float | None, other: float | None) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """A result, and how its scores are found (None where they are not)."""
+    """A result, and how its scores are found (None where they are not); or what is wrong with what stands for one."""
 
-    result: Result
+    result: Result | UsageError
     read: Callable[[Result], str | None]
 
 
 def verify_all(sources: Sequence[Source]) -> list[Verdict]:
-    """Verify results together: as many audits as there are among them share ``FAMILY``."""
-    audits = sum(is_claimed_audit(one.result) for one in sources)
-    return [verify(one.result, one.read(one.result), audits) for one in sources]
+    """Verify results together: as many audits as there are among them share ``FAMILY``. What is wrong with one keeps no
+    other from its verdict."""
+    audits = sum(isinstance(one.result, Result) and is_claimed_audit(one.result) for one in sources)
+    return [_verdict(one, audits) for one in sources]
+
+
+def _verdict(one: Source, audits: int) -> Verdict:
+    if isinstance(one.result, UsageError):
+        return Verdict(None, "unreadable", (str(one.result),))
+    try:
+        scores = one.read(one.result)
+    except UsageError as error:
+        return Verdict(one.result, "differs", (f"its scores can't be read: {error}",))
+    return verify(one.result, scores, audits)
 
 
 def of_store(store: Store, result_ids: Iterable[str] = ()) -> list[Source]:
     """Stored results: those named, or all. Raises UsageError on an id that the store does not have."""
-    wanted = [stored(store, result_id) for result_id in result_ids] or list(store.results())
+    named = [stored(store, result_id) for result_id in result_ids]
+    wanted = named or [_kept(store, result_id) for result_id in store.result_ids()]
     return [Source(result, _reader(store.root)) for result in wanted]
+
+
+def _kept(store: Store, result_id: str) -> Result | UsageError:
+    try:
+        return stored(store, result_id)
+    except UsageError as error:
+        return error
 
 
 def of_file(path: Path) -> list[Source]:
     """A jsonl file of results. Scores are looked for in ``scores/`` beside its folder, then beside itself."""
     read = _reader(path.parent.parent, path.parent)
-    return [Source(result, read) for _, result in read_lines(path)]
+    return [Source(result, read) for _, result in each_line(path)]
 
 
 def of_leaderboards(folder: Path) -> list[Source]:
     """Everything below a ``leaderboards`` folder."""
-    return [Source(result, _reader(folder)) for result in load(folder)]
+    results, faults = load_sound(folder)
+    return [Source(result, _reader(folder)) for result in (*results, *faults)]
 
 
 def verify_store(store: Store, result_ids: Iterable[str] = ()) -> list[Verdict]:

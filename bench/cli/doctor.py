@@ -23,7 +23,7 @@ from bench.core.meter import cores
 from bench.plugins.find import KINDS, Plugins
 from bench.plugins.fingerprint import version
 from bench.store.store import Store
-from bench.store.usage import usage
+from bench.store.usage import exposed, usage
 
 State = Literal["ok", "note", "broken"]
 #: less memory than this is too little for the quick preset; less disk than this, for its transcript
@@ -213,6 +213,9 @@ def _store(store: Store) -> Iterator[Finding]:
     used = usage(store)
     says = f"{used.runs} runs and {used.results} results in {used.root}, {size(used.bytes)}"
     yield Finding("store", "note" if broken else "ok", says)
+    count, command = exposed(store)
+    if count:
+        yield Finding("store", "note", f"others can open {count} files of keys, truth and plantings: {command}")
     if used.leftovers:
         yield Finding("store", "note", f"{used.leftovers} leftovers of interrupted runs; the same command resumes them")
     yield _disk("store", store.root)

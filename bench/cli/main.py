@@ -18,6 +18,7 @@ from typing import NoReturn
 from bench import __version__
 from bench.cli.arguments import COMMANDS
 from bench.core.errors import SiloBenchError, UsageError, unknown_name
+from bench.core.shown import shown
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get(TRACEBACK) == "1":
             raise
         message, code = _explain(error)
-        print(f"bench: {message}", file=sys.stderr)
+        print(f"bench: {shown(message)}", file=sys.stderr)
         return code
 
 

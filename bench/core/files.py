@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from bench.core.errors import UsageError
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -25,6 +27,39 @@ def writing(path: Path) -> Iterator[None]:
         raise UsageError(f"{path} can't be written ({error.strerror or error}): check the folder.") from None
 
 
+def private_folder(path: Path, below: Path | None = None) -> None:
+    """Make a folder that only its owner can enter (mode 0700), whatever the umask, or make an existing one so.
+
+    ``below``: a folder above it; those between the two are made private too, and others above ``path`` as usual.
+    Raises UsageError as ``write_bytes`` does.
+    """
+    if below is not None and path.parent != below:
+        private_folder(path.parent, below)
+    with writing(path):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o700)
+
+
+@contextmanager
+def opened(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """A file to write into, in a folder that exists; errors in the body count as errors of writing it.
+
+    ``private``: only its owner can open it (mode 0600, whatever the umask), from the first byte on. Raises UsageError
+    as ``write_bytes`` does.
+    """
+    with writing(path), _created(path, private, os.O_TRUNC) as file:
+        yield file
+
+
+def _created(path: Path, private: bool, how: int) -> BinaryIO:
+    flags = os.O_WRONLY | os.O_CREAT | how | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags, 0o600 if private else 0o666), "wb")
+    if private:
+        path.chmod(0o600)
+    return file
+
+
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """``write_bytes`` of ``text`` in UTF-8, newlines as they are."""
     write_bytes(path, text.encode(), private=private)
@@ -34,16 +69,16 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     """Write ``data`` under a temporary name, flush it to disk, and rename it to ``path``.
 
     Folders are made. Whoever reads ``path`` meanwhile, or after a kill, finds the former contents or the new ones.
-    ``private``: only its owner can open it (mode 0600), from the first byte on. Raises UsageError where the disk is
-    full or the folder can't be written; nothing is left behind then.
+    ``private``: only its owner can open it, nor enter its folder. Raises UsageError where the disk is full or the
+    folder can't be written; nothing is left behind then.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     with writing(path):
+        if private:
+            private_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if private:
-                temporary.touch(mode=0o600, exist_ok=False)
-            with temporary.open("wb" if private else "xb") as file:
+            with _created(temporary, private, os.O_EXCL) as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())

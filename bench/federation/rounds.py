@@ -5,7 +5,6 @@ It does no input or output of its own but through the carrier and the transcript
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -185,15 +184,13 @@ class Federation:
             name: asdict(training) | {"bound": recorder.bounds.get(name)}
             for name, training in recorder.training.items()
         }
-        writer.save_training(notes)
-        writer.save_sums(
-            [
-                {"round": r, "silos": silos, "noise": None if noise is None else asdict(noise)}
-                for (r, silos), noise in recorder.sums.items()
-            ]
-        )
-        pending = {"pending": self.mail.to_json(), "phases": self.setup.meter.to_json()}
-        (writer.parts["truth"] / "harness.json").write_text(json.dumps(pending))
+        writer.save_note("training", notes)
+        sums = [
+            {"round": r, "silos": silos, "noise": None if noise is None else asdict(noise)}
+            for (r, silos), noise in recorder.sums.items()
+        ]
+        writer.save_note("sums", {"sums": sums})
+        writer.save_note("harness", {"pending": self.mail.to_json(), "phases": self.setup.meter.to_json()})
 
     def global_adapter(self) -> NDArray[np.float32]:
         """The newest global adapter, at whoever holds it."""

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError
+from bench.core.files import private_folder
+from bench.core.npy import save
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9_.\-]*(/[a-z0-9][a-z0-9_.\-]*)*")
 
@@ -68,11 +70,10 @@ class StateStore:
         former = entries.get(key)
         if former is not None and key.startswith("keys/"):
             raise SiloBenchError(f"{party} overwrote its secret '{key}': name it by its round instead")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent, self._writing.parent)
         # a new name each time: a memory map of the former value stays valid
         temporary = path.with_suffix(".partial")
-        with temporary.open("wb") as file:
-            np.save(file, np.asarray(value, order="C"), allow_pickle=False)
+        save(temporary, np.asarray(value), private=True)
         temporary.rename(path)
         if former is not None and former != path:
             self._stale.append(former)

@@ -22,6 +22,8 @@ COUNTED = "audit"
 #: shares of a coalition's canaries that are guessed, half of them "in", half "out": fixed beforehand, all corrected for
 SHARES = (0.1, 0.3, 1.0)
 SIGNIFICANCE = 0.05
+#: of a score: sums of squares of as many as a sheet holds stay finite
+LARGEST = 1e150
 
 Floats = NDArray[np.float64]
 
@@ -153,7 +155,7 @@ def _column(name: str, values: ArrayLike, order: Sequence[int]) -> Floats:
         raise SiloBenchError(f"a score can't be called '{name:.80}'")
     if array.shape != (len(order),):
         raise SiloBenchError(f"score '{name}' has shape {array.shape}, expected one number for each of {len(order)}")
-    if not np.isfinite(array).all():
-        raise SiloBenchError(f"score '{name}' is NaN or infinite for {int((~np.isfinite(array)).sum())} canaries")
+    if bad := int((~(np.abs(array) <= LARGEST)).sum()):
+        raise SiloBenchError(f"score '{name}' is NaN, infinite or beyond {LARGEST:g} for {bad} canaries")
     column: Floats = array[list(order)]
     return column

@@ -192,7 +192,7 @@ class Store:
     def _keep_planting(self, planting_id: str, text: str, reason: str) -> None:
         path, former = self._planting(planting_id), self.planting(planting_id)
         if former is None:
-            write_text(path, text)
+            write_text(path, text, private=True)
         elif former != text:
             raise UsageError(f"{path} is kept as it is ({reason}): choose another store with --store.")
 
@@ -230,11 +230,12 @@ class Store:
 
     def results(self) -> Iterator[Result]:
         """All results, in the order of their ids."""
-        for path in sorted((self.root / "results").glob("*.json")):
-            if _ID.fullmatch(path.stem):
-                result = self.result(path.stem)
-                if result is not None:
-                    yield result
+        found = map(self.result, self.result_ids())
+        return (result for result in found if result is not None)
+
+    def result_ids(self) -> list[str]:
+        """Ids of all results, sorted."""
+        return sorted(path.stem for path in (self.root / "results").glob("*.json") if _ID.fullmatch(path.stem))
 
     def _result(self, result_id: str) -> Path:
         return self.root / "results" / f"{_valid(result_id)}.json"

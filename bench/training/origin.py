@@ -34,7 +34,7 @@ def save_origin(transcript: Transcript, spec: RunSpec, seed: int, plantings: Pla
         value["trained"] = trained.to_json()
     path = transcript.root / "truth" / "origin.json"
     if not path.exists():
-        write_text(path, canonical_json(value))
+        write_text(path, canonical_json(value), private=True)
 
 
 def read_origin(transcript: Transcript) -> tuple[RunSpec, int, Plantings]:

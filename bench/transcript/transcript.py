@@ -26,10 +26,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.errors import SiloBenchError, UsageError
+from bench.core.files import opened, private_folder, writing
+from bench.core.npy import save
 from bench.defense.channel import MAX_FRAME
 from bench.defense.public import Public
 from bench.spec.foreign import read
 from bench.transcript import manifest as files
+
+#: what only the owner of a transcript can open
+PRIVATE = ("secrets", "truth")
 
 
 @dataclass(frozen=True)
@@ -102,20 +107,23 @@ class RoundWriter:
         for path in self.parts.values():
             shutil.rmtree(path, ignore_errors=True)
             path.mkdir(parents=True)
+        for name in PRIVATE:
+            private_folder(self.parts[name], root)
         self._frames = (self.parts["rounds"] / "frames.bin").open("wb")
         self._lines: list[dict[str, Any]] = []
 
     def send(self, stage: str, sender: str, receivers: Sequence[str], frames: Iterable[bytes]) -> StoredMessage:
         index: list[Frame] = []
+        path = Path(self._frames.name)
         for frame in frames:
             if len(frame) > MAX_FRAME:
                 raise SiloBenchError(
                     f"{sender} sent {len(frame)} bytes in a frame ('{stage}'); the most is {MAX_FRAME}"
                 )
             index.append(Frame(self._frames.tell(), len(frame), hashlib.sha256(frame).hexdigest()))
-            self._frames.write(frame)
-        self._frames.flush()
-        path = Path(self._frames.name)
+            with writing(path):
+                self._frames.write(frame)
+                self._frames.flush()
         message = StoredMessage(self.round, stage, sender, tuple(receivers), tuple(index), path, check=False)
         self._lines.append(
             {
@@ -129,22 +137,22 @@ class RoundWriter:
         return message
 
     def save_truth(self, name: str, values: NDArray[Any]) -> None:
-        np.save(self.parts["truth"] / f"{name}.npy", values, allow_pickle=False)
+        save(self.parts["truth"] / f"{name}.npy", values, private=True)
 
     def save_support(self, support: NDArray[np.int64]) -> None:
-        np.save(self.parts["rounds"] / "support.npy", support, allow_pickle=False)
+        save(self.parts["rounds"] / "support.npy", support)
 
-    def save_training(self, training: dict[str, Any]) -> None:
-        (self.parts["truth"] / "training.json").write_text(json.dumps(training))
-
-    def save_sums(self, sums: Sequence[dict[str, Any]]) -> None:
-        (self.parts["truth"] / "sums.json").write_text(json.dumps({"sums": list(sums)}))
+    def save_note(self, name: str, value: dict[str, Any]) -> None:
+        """Keep with the truth what the harness noted: "training", "sums" or "harness"."""
+        with opened(self.parts["truth"] / f"{name}.json", private=True) as file:
+            file.write(json.dumps(value).encode())
 
     def commit(self) -> None:
         """Make the round count: rename secrets and truth, then the messages."""
-        self._frames.close()
-        text = "".join(json.dumps(line) + "\n" for line in self._lines)
-        (self.parts["rounds"] / "messages.jsonl").write_text(text)
+        with writing(Path(self._frames.name)):
+            self._frames.close()
+        with opened(self.parts["rounds"] / "messages.jsonl") as file:
+            file.writelines(json.dumps(line).encode() + b"\n" for line in self._lines)
         for name in ("secrets", "truth", "rounds"):
             final = self.parts[name].with_suffix("")
             shutil.rmtree(final, ignore_errors=True)
@@ -168,10 +176,11 @@ class Transcript:
     def create(cls, root: Path, public: Public, initial: NDArray[np.float32], spec: dict[str, Any]) -> Transcript:
         """Start an empty transcript. ``spec`` must hold no seed."""
         root.mkdir(parents=True, exist_ok=True)
-        np.save(root / "initial.npy", initial, allow_pickle=False)
+        save(root / "initial.npy", initial)
         manifest = {"format": files.FORMAT, "version": files.VERSION, "public": files.public_json(public), "spec": spec}
         temporary = root / "manifest.json.partial"
-        temporary.write_text(json.dumps(manifest, indent=1))
+        with opened(temporary) as file:
+            file.write(json.dumps(manifest, indent=1).encode())
         temporary.rename(root / "manifest.json")
         return cls(root)
 

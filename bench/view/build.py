@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.core.adversaries import Assignment
 from bench.core.errors import CannotOpen, SiloBenchError
 from bench.core.frames import decode_adapter
+from bench.core.npy import save
 from bench.core.parties import SERVER
 from bench.core.streams import State
 from bench.core.update import Array, Terms
@@ -112,7 +113,7 @@ class _Builder:
 
     def _note_sent(self, message: Message, values: Array) -> None:
         path = self._work / f"sent-{message.round}-{len(self.sent)}.npy"
-        np.save(path, values, allow_pickle=False)
+        save(path, values, private=True)
         how = f"broadcast of round {message.round}, no global adapter"
         self.sent |= {(message.round, silo): _Adapter(path, how, _EXACT, False) for silo in message.receivers}
 
@@ -124,7 +125,7 @@ class _Builder:
 
     def _learn(self, round: int, values: Array, how: str, rounding: float, unchecked: bool) -> None:
         path = self._work / f"adapter-{round + 1}.npy"
-        np.save(path, values, allow_pickle=False)
+        save(path, values, private=True)
         self.adapters[round] = _Adapter(path, how, rounding, unchecked)
 
     def _try_channel(self) -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.core.files import private_folder
+from bench.core.npy import save
 from bench.core.update import Terms
 from bench.view.elimination import ZERO, Unknown, components, eliminate
 from bench.view.openers.base import Guess
@@ -50,7 +52,7 @@ class Ledger:
     """Rows by their terms. ``own`` gives the coalition's own summands."""
 
     def __init__(self, folder: Path, truth: Truth, coalition: frozenset[str], own: Own) -> None:
-        folder.mkdir(parents=True)
+        private_folder(folder)
         self.rows: dict[Terms, Row] = {}
         #: some coordinates of a sum or summand; nothing is combined of them
         self.partial: dict[Terms, Row] = {}
@@ -158,7 +160,7 @@ class Ledger:
     def _save(self, values: NDArray[Any]) -> Path:
         self._written += 1
         path = self._folder / f"{self._written:06d}.npy"
-        np.save(path, values, allow_pickle=False)
+        save(path, values, private=True)
         return path
 
     def rows_of(self, round: int, silos: Sequence[str]) -> list[Row] | None:

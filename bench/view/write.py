@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.core.adversaries import Assignment
+from bench.core.files import opened, private_folder
 from bench.core.update import Terms
 from bench.defense.public import Public
 from bench.transcript.manifest import public_json
@@ -31,7 +32,7 @@ class ViewWriter:
         self.directory = directory
         self.partial = directory.with_name(directory.name + ".partial")
         shutil.rmtree(self.partial, ignore_errors=True)
-        (self.partial / "readings").mkdir(parents=True)
+        private_folder(self.partial / "readings", self.partial.parent)
         self._entries: list[dict[str, Any]] = []
         self._files = 0
         self._initial: int | None = None
@@ -97,9 +98,10 @@ class ViewWriter:
     def _file(self, tensors: dict[str, NDArray[Any]]) -> int:
         number = self._files
         if tensors:
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
 
-            save_file(tensors, reading_path(self.partial, number))
+            with opened(reading_path(self.partial, number), private=True) as file:
+                file.write(save(tensors))
             self._files += 1
         return number
 
@@ -112,7 +114,8 @@ class ViewWriter:
         """Make the view count, in place of what was there."""
         missed = {"thinned": thinned, "lost": lost, "untried": untried}
         manifest = {**self._head, "initial": self._initial, **missed, "readings": self._entries}
-        (self.partial / "manifest.json").write_text(json.dumps(manifest, indent=1))
+        with opened(self.partial / "manifest.json", private=True) as file:
+            file.write(json.dumps(manifest, indent=1).encode())
         shutil.rmtree(self.directory, ignore_errors=True)
         self.partial.rename(self.directory)
         return View.load(self.directory)

@@ -11,11 +11,15 @@ import pytest
 
 from bench import games
 from bench.board.verify import TOLERANCE, exit_code, verify, verify_file, verify_leaderboards, verify_store
+from bench.cli.main import main
 from bench.core.errors import UsageError
+from bench.core.files import write_bytes, write_text
 from bench.core.versions import harness
 from bench.games import membership
+from bench.games.audit_sheet import make_sheet as make_audit
 from bench.spec.canonical import sha256
 from bench.spec.result import Leakage, Result
+from bench.store.committed import pack, sheet_path
 from bench.store.store import Store
 from tests.results_factory import result
 
@@ -233,3 +237,47 @@ def test_a_verdict_is_json(honest: Result) -> None:
     value = json.loads(json.dumps(verify(honest, None).to_json()))
     assert (value["result"], value["outcome"]) == (honest.result, "missing")
     assert len(value["problems"]) == 1
+
+
+# -- rows of others ------------------------------------------------------------------------------------------------
+
+
+def _audit(score: float) -> tuple[Result, str]:
+    """A result that names an audit's sheet, of which the first score is ``score``, as it is and not as we write it."""
+    ids, member = [f"c{k:02d}" for k in range(20)], [k % 2 == 0 for k in range(20)]
+    scores = {"audit": [2.0**-k for k in range(20)]}
+    text = make_audit(ids, [0] * 20, member, scores, {}, delta=1e-5).to_json().replace("[1.0,", f"[{score!r},")
+    return result(result="b" * 16, scores_sha256=sha256(text), leakage=(Leakage(name="auc", value=0.5),)), text
+
+
+@pytest.mark.parametrize("score", [1e308, -1e200])
+def test_one_hostile_row_hides_no_verdict_of_another(
+    tmp_path: Path, honest: Result, capsys: pytest.CaptureFixture[str], score: float
+) -> None:
+    hostile, text = _audit(score)
+    cut = result(result="c" * 16, scores_sha256="e" * 64)
+    other = result(result="d" * 16, attack="\x1b[2J\nverified \u202e", status="nothing-opened", leakage=())
+    lines = [cut.to_json(), "{}", '{"schema": 1e400}', hostile.to_json(), other.to_json(), honest.to_json()]
+    path = tmp_path / "board" / "results" / "x.jsonl"
+    for one in (text, SHEET):
+        write_bytes(sheet_path(tmp_path / "board", sha256(one)), pack(one))
+    sheet_path(tmp_path / "board", "e" * 64).write_bytes(b"no gzip")
+    write_text(path, "\n".join(lines))
+    wanted = ["differs", "differs", "nothing-to-verify", "unreadable", "unreadable", "verified"]
+    for found in (verify_file(path), verify_leaderboards(tmp_path / "board")):
+        assert sorted(one.outcome for one in found) == wanted
+    assert main(["verify", str(path), "--store", str(tmp_path / "store")]) == 1
+    out = capsys.readouterr().out
+    assert "can't be read" in out
+    assert "beyond 1e+150" in out
+    assert "\\x1b[2J\\nverified \\u202e" in out
+    assert not set(out) & {"\x1b", "\u202e"}
+    assert len(out.splitlines()) == 7
+
+
+def test_a_damaged_result_of_the_store_hides_no_other(tmp_path: Path, honest: Result) -> None:
+    store = Store(tmp_path / "store")
+    store.save_scores(SHEET)
+    store.save_result(honest)
+    (store.root / "results" / f"{'0' * 16}.json").write_text("{")
+    assert [one.outcome for one in verify_store(store)] == ["unreadable", "verified"]

@@ -54,8 +54,8 @@ def test_a_full_disk_is_a_sentence_and_leaves_the_former_file(
     if at == "fsync":
         monkeypatch.setattr(os, "fsync", failing(number))
     else:
-        opened = Path.open
-        monkeypatch.setattr(Path, "open", lambda self, *mode: Failing(opened(self, *mode), failing(number)))
+        opened = os.fdopen
+        monkeypatch.setattr(os, "fdopen", lambda *given: Failing(opened(*given), failing(number)))
     with pytest.raises(UsageError) as caught:
         files.write_text(path, "new")
     monkeypatch.undo()
@@ -79,7 +79,7 @@ class Failing:
 
 def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.json"
-    monkeypatch.setattr(Path, "open", failing(errno.EACCES))
+    monkeypatch.setattr(os, "open", failing(errno.EACCES))
     with pytest.raises(UsageError) as caught:
         files.write_text(path, "new")
     monkeypatch.undo()

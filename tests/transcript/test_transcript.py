@@ -40,7 +40,7 @@ def fill(writer: RoundWriter) -> RoundWriter:
     writer.send("upload", "silo-0", ("server",), FRAMES)
     writer.send("sum", "server", (*SILOS, "public"), (b"sum %d" % writer.round,))
     writer.save_truth("adapter", INITIAL + writer.round)
-    writer.save_training({"silo-0": {"steps": 1, "tokens": 2, "losses": [float("nan")], "batches": [[0]]}})
+    writer.save_note("training", {"silo-0": {"steps": 1, "tokens": 2, "losses": [float("nan")], "batches": [[0]]}})
     folder = writer.parts["secrets"] / "silo-0" / "keys"
     folder.mkdir(parents=True)
     np.save(folder / f"r{writer.round + 1}.npy", np.array([writer.round + 1], dtype=np.uint8))

@@ -10,6 +10,7 @@ from bench.cli.commands.show import find
 from bench.cli.grid import plugin_values
 from bench.conformance import check
 from bench.core.errors import UsageError
+from bench.core.shown import lines_shown, shown
 from bench.plugins.find import Plugin, Plugins, from_path
 
 
@@ -18,12 +19,12 @@ def main(args: Namespace) -> int:
     values = plugin_values(plugin, args.sets)
     plugin.validate(values)
     if not args.json:
-        print(f"{plugin.kind} {plugin.name} ({plugin.where})")
+        print(shown(f"{plugin.kind} {plugin.name} ({plugin.where})"))
     findings = []
     for finding in check(plugin, values):
         findings.append(finding)
         if not args.json:
-            print(f"  {finding}", flush=True)
+            print(lines_shown(f"  {finding}"), flush=True)
     failed = sum(not finding.passed for finding in findings)
     if args.json:
         value = {"kind": plugin.kind, "name": plugin.name, "findings": [f.to_json() for f in findings]}

@@ -9,6 +9,7 @@ from bench.board.compare import compare, lines
 from bench.board.leaderboard import load
 from bench.board.words import table
 from bench.core.errors import UsageError
+from bench.core.shown import lines_shown, shown
 from bench.spec.result import Result
 from bench.store.committed import read_sheet
 from bench.store.store import Store
@@ -33,8 +34,8 @@ def main(args: Namespace) -> int:
         for row in found:
             print(json.dumps(row.to_json()))
         return 0
-    print(f"{args.first} less {args.second}, on the same candidates under the same planting")
-    print(table(lines(found), HEADS))
+    print(f"{shown(args.first)} less {shown(args.second)}, on the same candidates under the same planting")
+    print(lines_shown(table(lines(found), HEADS)))
     print(
         "\nOne seed compares two models on these records; 'seen from' is the smallest difference that they could have "
         "shown (80% power). Five seeds or more speak of the defenses."

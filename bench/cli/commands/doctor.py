@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 
 from bench.cli.doctor import examine
+from bench.core.shown import shown
 from bench.plugins.find import Plugins
 from bench.store.store import Store
 
@@ -16,7 +17,7 @@ def main(args: Namespace) -> int:
         found.append(finding)
         if not args.json:
             mark = {"ok": "ok    ", "note": "note  ", "broken": "BROKEN"}[finding.state]
-            print(f"{mark}  {finding.subject:<9} {finding.says}", flush=True)
+            print(f"{mark}  {finding.subject:<9} {shown(finding.says)}", flush=True)
     broken = sum(finding.state == "broken" for finding in found)
     if args.json:
         print(json.dumps([finding.to_json() for finding in found], indent=1))

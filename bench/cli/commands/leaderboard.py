@@ -11,6 +11,7 @@ from pathlib import Path
 from bench.board import leaderboard, matrix
 from bench.board.rescoring import rescore
 from bench.core.errors import UsageError
+from bench.core.shown import shown
 from bench.plugins.find import Plugins
 from bench.store.store import Store
 
@@ -31,7 +32,7 @@ def main(args: Namespace) -> int:
         print(f"{len(added)} results added or replaced")
     if args.rescore:
         print(f"{len(anew)} results computed anew from their scores")
-    print("\n".join(f"made {args.folder / name}" for name in changed) or "the Markdown is up to date")
+    print("\n".join(shown(f"made {args.folder / name}") for name in changed) or "the Markdown is up to date")
     return 0
 
 
@@ -46,9 +47,9 @@ def _check(folder: Path, as_json: bool) -> int:
         print(json.dumps({"differing": list(found.differing), "stale": list(found.stale)}))
     else:
         for sentence in found.differing:
-            print(f"{sentence}; run 'bench leaderboard' and commit what it makes")
+            print(f"{shown(sentence)}; run 'bench leaderboard' and commit what it makes")
         for name in found.stale:
-            print(f"{folder / name}: versions changed since some rows were measured (not an error)")
+            print(f"{shown(str(folder / name))}: versions changed since some rows were measured (not an error)")
         if not found.differing:
             print("the committed Markdown is what the committed results give")
     return 1 if found.differing else 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from bench.core.errors import unknown_name
 from bench.core.parties import HOLDS
+from bench.core.shown import shown
 from bench.plugins.find import KINDS, PACKAGES, Plugins
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _text(rows: dict[str, list[dict[str, str]]]) -> str:
     width = max((len(row["name"]) for section in rows.values() for row in section), default=0)
     blocks = []
     for what, section in rows.items():
-        lines = [f"  {row['name']:<{width}}  {row['summary']}{_origin(row)}" for row in section]
+        lines = [shown(f"  {row['name']:<{width}}  {row['summary']}{_origin(row)}") for row in section]
         blocks.append("\n".join([what, *(lines or ["  none"])]))
     return "\n\n".join(blocks)
 

@@ -15,6 +15,7 @@ from bench.cli.commands.run import options, request
 from bench.cli.grid import ALL, Grid, check_compositions, expand, split
 from bench.core.errors import SiloBenchError
 from bench.core.files import read_text
+from bench.core.shown import shown
 from bench.plugins.find import Plugins
 from bench.spec.run import Cell
 from bench.store.locks import Holder
@@ -59,7 +60,7 @@ def _run(grids: list[Grid], args: Namespace, plugins: Plugins) -> int:
             try:
                 results = execute(missing, [seed], harness)
             except SiloBenchError as error:
-                print(f"{missing[0].run.defense_name}, seed {seed}: {error}", file=sys.stderr)
+                print(shown(f"{missing[0].run.defense_name}, seed {seed}: {error}"), file=sys.stderr)
                 results = list(error.results) if isinstance(error, StillTaken) else []
                 failed += 1
             matrix.add(args.folder, results, games, plugins)
@@ -92,5 +93,5 @@ def _check(folder: Path) -> int:
         if not matrix.agrees(read_text(page), matrix.render(list(matrix.load(file).values()))):
             differing.append(str(page))
     for name in differing:
-        print(f"{name} is not what its cells give: run 'bench matrix' again.", file=sys.stderr)
+        print(f"{shown(name)} is not what its cells give: run 'bench matrix' again.", file=sys.stderr)
     return 1 if differing else 0

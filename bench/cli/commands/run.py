@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bench.cli.division import brings
 from bench.cli.grid import Grid, Request, check_compositions, expand
 from bench.core.errors import UsageError
+from bench.core.shown import lines_shown, shown
 from bench.plugins.find import Kind, Plugins
 from bench.spec.config import canonical_json
 from bench.spec.result import Result
@@ -99,11 +100,12 @@ def _dry_run(grid: Grid, store: Store, plugins: Plugins, as_json: bool) -> int:
     if as_json:
         print(json.dumps({"preset": grid.preset, "organisations": named, "cells": rows}, indent=1))
         return 0
-    print(_table(rows))
+    print(lines_shown(_table(rows)))
     for one in named:
-        print(f"{one['silo']}: {one_line(one['name'])}, {one['candidates']} candidates of {one['records']} records")
+        where = f"{one['silo']}: {one_line(one['name'])}, {one['candidates']} candidates of {one['records']} records"
+        print(shown(where))
     for attack, budget in {(row["attack"], row["budget"]): None for row in rows if row["budget"]}:
-        print(f"budget of {attack}: {budget}")
+        print(shown(f"budget of {attack}: {budget}"))
     seconds = sum(e.seconds for e in estimates if not e.stored)
     total = sum(e.bytes for e in estimates if not e.stored)
     stored, trainings = sum(e.stored for e in estimates), sum(e.trainings for e in estimates)

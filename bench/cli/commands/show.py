@@ -8,6 +8,7 @@ from argparse import Namespace
 from typing import Any
 
 from bench.core.errors import UsageError, unknown_name
+from bench.core.shown import lines_shown
 from bench.plugins.find import KINDS, Plugin, Plugins
 
 
@@ -18,14 +19,14 @@ def main(args: Namespace) -> int:
     if (len(args.words) == 1 and name in presets) or (args.words[0] == "preset" and len(args.words) == 2):
         if name not in presets:
             raise unknown_name("preset", name, presets)
-        print(presets[name].read_text(encoding="utf-8").rstrip())
+        print(lines_shown(presets[name].read_text(encoding="utf-8").rstrip()))
         return 0
     for number, plugin in enumerate(find(plugins, args.words)):
         shown = describe(plugin)
         if args.json:
             print(json.dumps(shown))
         else:
-            print(("\n" if number else "") + _text(shown))
+            print(("\n" if number else "") + lines_shown(_text(shown)))
     return 0
 
 

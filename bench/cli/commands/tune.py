@@ -9,6 +9,7 @@ from bench.assess.harness import Harness
 from bench.cli.commands.run import options, request
 from bench.cli.grid import split
 from bench.cli.tuning import Attempt, best, tune
+from bench.core.shown import lines_shown, shown
 from bench.plugins.find import Plugins
 from bench.store.store import Store
 
@@ -36,8 +37,8 @@ def _show(trials: list[Attempt], store: Store) -> None:
         [t.defense, t.sets, f"{t.value:.4g}", f"{t.base:.4g}", "best" if t is chosen[t.defense] else ""] for t in trials
     ]
     heads = ["defense", "setting", f"validation {trials[0].metric}", "base model", ""]
-    print(table(body, heads))
+    print(lines_shown(table(body, heads)))
     print()
     for name, trial in chosen.items():
-        print(f"{name}: {trial.sets}")
+        print(shown(f"{name}: {trial.sets}"))
     print(f"\n{len(trials)} trials on {trials[0].records} validation records each; the runs lie in {store.root}.")

@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from bench.board.verify import Source, Verdict, exit_code, of_file, of_leaderboards, of_store, verify_all
+from bench.core.shown import shown
 from bench.store.store import Store
 
 
@@ -38,5 +39,7 @@ def _sources(targets: list[str], store: Store) -> list[Source]:
 
 def _line(verdict: Verdict) -> str:
     result = verdict.result
+    if result is None:
+        return shown(f"{verdict.outcome}: {'; '.join(verdict.problems)}")
     head = f"{result.result}  {result.defense} / {result.attack} / {result.adversary}: {verdict.outcome}"
-    return "; ".join([head, *verdict.problems])
+    return shown("; ".join([head, *verdict.problems]))
