@@ -29,6 +29,7 @@ from bench.board.words import (
 )
 from bench.core.errors import UsageError
 from bench.core.files import folder_held, write_bytes, write_changed
+from bench.core.held import sweep
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugins
 from bench.plugins.versions import Versions, taking_part
@@ -195,6 +196,7 @@ def add(folder: Path, results: Iterable[Result], known: Mapping[str, str], plugi
         by_file.setdefault(path(folder, one.task, one.preset), []).append(one)
     counts = {}
     with folder_held(folder / FOLDER):  # another process may add cells to the same file
+        sweep(folder / FOLDER)
         for file, entries in by_file.items():
             kept = load(file) | {one.result: one for one in entries}
             save(file, kept, plugins)
