@@ -11,11 +11,11 @@ import shlex
 from pathlib import Path
 
 from bench.core.errors import UsageError
+from bench.spec.foreign import Foreign, read
 
 CONFIG = "adapter_config.json"
 _FILES = (CONFIG, "adapter_model.safetensors", "adapter_model.bin")
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
-_MOST = 1 << 20
 
 
 def refuse_adapters(path: Path, name: str) -> None:
@@ -60,10 +60,14 @@ def merging(base: str, adapter: str, merged: str) -> str:
     return f"python -c {shlex.quote(code)}"
 
 
+class _Config(Foreign, extra="ignore"):
+    base_model_name_or_path: str
+
+
 def _base(path: Path) -> str | None:
     """The model that the adapter was made for, where its configuration says."""
     try:
-        found = json.loads((path / CONFIG).read_bytes()[:_MOST])["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        found = read(_Config, path / CONFIG)
+    except UsageError:
         return None
-    return found if isinstance(found, str) and found else None
+    return (found.base_model_name_or_path or None) if found else None

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
 from bench.assets.adapters import CONFIG, refuse_adapters
 from bench.assets.cache import RECORD_SUFFIX, cache_dir, check, making, note, remembered_sha256, sha256_file
@@ -23,6 +24,7 @@ from bench.assets.wheels import WheelFile, fetch
 from bench.core.errors import SiloBenchError, UsageError, unknown_name
 from bench.core.files import write_text
 from bench.spec.config import digest
+from bench.spec.foreign import Foreign, read
 from bench.spec.run import ModelSpec
 
 #: SmolLM2-135M-Instruct, 4-bit (Q4_1), as packaged for the index
@@ -39,7 +41,6 @@ NAMES = ("smollm2-135m", "tiny")
 _IDENTITY = ("config.json", CONFIG, "generation_config.json", "*.safetensors", "*.safetensors.index.json", "*.model")
 _TOKENIZER = ("tokenizer*.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.jinja")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_MAX_MANIFEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -213,13 +214,17 @@ def _write_manifest(directory: Path) -> None:
     write_text(directory / "manifest.json", json.dumps({"version": 1, "files": found}, indent=1))
 
 
+class _Made(Foreign):
+    version: Literal[1]
+    files: dict[str, str]
+
+
 def _read_manifest(directory: Path) -> dict[str, str]:
-    path = directory / "manifest.json"
     try:
-        value = json.loads(path.read_bytes()[:_MAX_MANIFEST])
-        found = {str(name): str(sha256) for name, sha256 in value["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        found = {}
+        manifest = read(_Made, directory / "manifest.json")
+    except UsageError:
+        manifest = None
+    found = {} if manifest is None else manifest.files
     if not found or any(Path(name).name != name for name in found):
         raise UsageError(f"The cached model {directory} is damaged (its manifest.json); delete it and run again.")
     return found

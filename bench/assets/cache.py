@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bench.core.errors import UsageError
 from bench.core.files import write_text
+from bench.spec.foreign import Foreign, read
 
 #: ends the names of the records, which lie beside the files
 RECORD_SUFFIX = ".checked.json"
@@ -48,20 +49,25 @@ def remembered_sha256(path: Path, record: Path) -> str:
     stat = path.stat()
     now = {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
     known = _read_record(record)
-    if {key: known.get(key) for key in now} == now and isinstance(known.get("sha256"), str):
-        return str(known["sha256"])
+    if known is not None and {"size": known.size, "mtime_ns": known.mtime_ns} == now:
+        return known.sha256
     sha256 = sha256_file(path)
     with suppress(UsageError):
         write_text(record, json.dumps({**now, "sha256": sha256}))
     return sha256
 
 
-def _read_record(record: Path) -> dict[str, object]:
+class _Record(Foreign):
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+def _read_record(record: Path) -> _Record | None:
     try:
-        value = json.loads(record.read_bytes()[:4096])
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return read(_Record, record)
+    except UsageError:
+        return None
 
 
 def check(path: Path, sha256: str, full: bool = False) -> None:

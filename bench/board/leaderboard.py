@@ -19,6 +19,7 @@ from bench.board.markdown import HEADER, index, page
 from bench.board.words import is_audit, preset, run_spec
 from bench.core.errors import UsageError
 from bench.core.files import read_text, remove, write_changed
+from bench.core.held import sweep
 from bench.plugins.find import Plugins
 from bench.plugins.versions import Versions
 from bench.spec.canonical import sha256
@@ -190,6 +191,8 @@ def add(store: Store, result_ids: Iterable[str], folder: Path) -> tuple[Result, 
     all can be: raises UsageError on an id that the store has no result for, on missing scores, and on a planting that
     differs from the committed one; and on scores that this SiloBench can't read.
     """
+    for name in ("", "results", "scores", "plantings"):
+        sweep(folder / name)
     committed = {result.result: result for result in load(folder)}
     companions: dict[Path, bytes] = {}
     changed = []

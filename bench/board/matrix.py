@@ -9,12 +9,11 @@ more: thousands of full results with scores would not fit into a repository. Who
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, FiniteFloat
 
 from bench.board.words import (
     COUNTED,
@@ -28,12 +27,14 @@ from bench.board.words import (
     table,
     with_interval,
 )
+from bench.core.errors import UsageError
 from bench.core.files import folder_held, write_bytes, write_changed
+from bench.core.held import sweep
 from bench.games.catalog import GAMES
 from bench.plugins.find import Plugins
 from bench.plugins.versions import Versions, taking_part
 from bench.spec.config import Config, canonical_json, later
-from bench.spec.foreign import parsed
+from bench.spec.foreign import Foreign, Json, loads, parsed
 from bench.spec.result import Result
 from bench.store.committed import pack, read_packed
 
@@ -43,6 +44,29 @@ CELLS = ".jsonl.gz"
 #: hexadecimal digits that are kept of a digest
 DIGITS = 16
 HEADER = "<!-- Made by 'bench matrix' from the cells beside it. Edits are lost. -->"
+
+
+class _Settings(Foreign):
+    lr: FiniteFloat | None
+    options: dict[str, dict[str, Json]]
+    shadow: int
+
+
+def _settings_text(text: str) -> str:
+    try:
+        parsed(_Settings, text, "it")
+    except UsageError as error:
+        raise ValueError(str(error).rstrip(".")) from None
+    return text
+
+
+def _game(name: str) -> str:
+    if name not in GAMES:
+        raise ValueError(f"no game is called so; there are {', '.join(GAMES)}")
+    return name
+
+
+Share = Annotated[FiniteFloat, Field(ge=-1, le=1)]
 
 
 class Entry(Config):
@@ -55,18 +79,18 @@ class Entry(Config):
     task: str
     preset: str
     defense: str
-    settings: str
+    settings: Annotated[str, AfterValidator(_settings_text)]
     attack: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Json] = Field(default_factory=dict)
     adversary: str
     seed: int = Field(ge=0)
-    game: str
+    game: Annotated[str, AfterValidator(_game)]
     status: str
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    baseline: float | None = None
-    seconds: float | None = None
+    value: Share | None = None
+    low: Share | None = None
+    high: Share | None = None
+    baseline: Share | None = None
+    seconds: FiniteFloat | None = None
     fingerprint: str
     versions: dict[str, int] = later({})
     commit: str | None = None
@@ -172,6 +196,7 @@ def add(folder: Path, results: Iterable[Result], known: Mapping[str, str], plugi
         by_file.setdefault(path(folder, one.task, one.preset), []).append(one)
     counts = {}
     with folder_held(folder / FOLDER):  # another process may add cells to the same file
+        sweep(folder / FOLDER)
         for file, entries in by_file.items():
             kept = load(file) | {one.result: one for one in entries}
             save(file, kept, plugins)
@@ -257,8 +282,8 @@ def _names(keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
     """A defense's name; where the table has it with several settings, what tells them apart."""
     found = {}
     for name, settings in keys:
-        same = [json.loads(s) for n, s in keys if n == name]
-        mine = json.loads(settings)
+        same = [loads(s) for n, s in keys if n == name]
+        mine = loads(settings)
         told = [f"{k}={mine[k]}" for k in ("lr", "shadow") if len({canonical_json(s.get(k)) for s in same}) > 1]
         options = [s.get("options") for s in same]
         if any(o != mine.get("options") for o in options):

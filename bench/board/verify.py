@@ -192,7 +192,7 @@ def _verdict(one: Source, audits: int) -> Verdict:
 
 def of_store(store: Store, result_ids: Iterable[str] = ()) -> list[Source]:
     """Stored results: those named, or all. Raises UsageError on an id that the store does not have."""
-    named = [stored(store, result_id) for result_id in result_ids]
+    named: list[Result | UsageError] = [stored(store, result_id) for result_id in result_ids]
     wanted = named or [_kept(store, result_id) for result_id in store.result_ids()]
     return [Source(result, _reader(store.root)) for result in wanted]
 
@@ -213,7 +213,8 @@ def of_file(path: Path) -> list[Source]:
 def of_leaderboards(folder: Path) -> list[Source]:
     """Everything below a ``leaderboards`` folder."""
     results, faults = load_sound(folder)
-    return [Source(result, _reader(folder)) for result in (*results, *faults)]
+    found: tuple[Result | UsageError, ...] = (*results, *faults)
+    return [Source(result, _reader(folder)) for result in found]
 
 
 def verify_store(store: Store, result_ids: Iterable[str] = ()) -> list[Verdict]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
 
 from bench.assets.assets import Assets
+from bench.core.errors import UsageError
 from bench.core.meter import cores
 from bench.core.parties import silo
 from bench.core.update import Layout
 from bench.defense.compose import Parts
+from bench.spec.foreign import Foreign, read
 from bench.spec.run import RunSpec
 
 #: multiply-adds per second and core that a step reaches in float32 (60 to 75 GFLOP/s were measured per server core)
@@ -31,6 +35,16 @@ class Shape:
     parameters: float
 
 
+_Size = Annotated[int, Field(ge=1, le=2**31)]
+
+
+class _Config(Foreign, extra="ignore"):
+    hidden_size: _Size
+    num_hidden_layers: _Size
+    vocab_size: _Size
+    intermediate_size: _Size | None = None
+
+
 #: assumed until the model is here to be read
 _UNKNOWN = Shape(576, 30, 49152, 1.35e8)
 
@@ -41,11 +55,13 @@ def shape(spec: RunSpec) -> Shape:
     if path is None:
         return _UNKNOWN
     try:
-        config = json.loads((path / "config.json").read_text())
-        hidden, layers, words = (int(config[k]) for k in ("hidden_size", "num_hidden_layers", "vocab_size"))
-        inner = int(config.get("intermediate_size", 4 * hidden))
-    except (OSError, ValueError, KeyError, TypeError):
+        found = read(_Config, path / "config.json")
+    except UsageError:
+        found = None
+    if found is None:
         return _UNKNOWN
+    hidden, layers, words = found.hidden_size, found.num_hidden_layers, found.vocab_size
+    inner = found.intermediate_size or 4 * hidden
     return Shape(hidden, layers, words, layers * hidden * (3.0 * hidden + 3.0 * inner) + words * hidden)
 
 

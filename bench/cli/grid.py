@@ -25,6 +25,7 @@ from bench.core.errors import UsageError, unknown_name
 from bench.plugins.find import Kind, Plugin, Plugins
 from bench.spec.config import Config
 from bench.spec.explain import keys, unknown_key, validated
+from bench.spec.foreign import loads
 from bench.spec.run import ADVERSARIES, PluginSpec, Row, RunSpec
 
 #: in a list of attacks: every one that a finished run is enough for
@@ -222,8 +223,8 @@ def _head(word: str) -> str:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        return loads(text)
+    except ValueError:
         return text
 
 

@@ -61,7 +61,7 @@ def load(path: Path) -> Preset:
             validated(model, concrete(section, getattr(preset, section)), section)
     except OSError as error:
         raise UsageError(f"Preset {path} can't be read: {error.strerror}.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's own, of UTF-8, of a number of thousands of digits
         raise UsageError(f"Preset {path} is not valid TOML: {error}.") from None
     except UsageError as error:
         raise UsageError(f"Preset {path}: {error}") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.core.held import Scratch
 from bench.core.parties import silo, silo_index
 from bench.core.streams import SecretStreams, State, Streams
 from bench.core.tokens import Tokens
@@ -131,7 +131,7 @@ class Rehearsal:
     transcript: Transcript
     #: (who, round, what it opened)
     sums: list[tuple[str, int, Opened]] = field(default_factory=list)
-    folder: tempfile.TemporaryDirectory[str] | None = None
+    folder: Scratch | None = None
 
     def expected(self, round: int, silos: Iterable[str]) -> NDArray[np.float64]:
         """The plain sum of the summands that ``silos`` handed to the channel."""
@@ -182,7 +182,7 @@ def federate(
         tokens=some_tokens,
         nominal_sizes=dict.fromkeys(names, 1),
     )
-    folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
+    folder = Scratch("check")
     transcript = Transcript.create(Path(folder.name), setup.public, setup.initial, {})
     federation = Federation(setup, transcript)
     if carrier is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from bench.assets.assets import Assets
 from bench.attack.attack import Attack, Candidates, GameName
 from bench.conformance.fixtures import sentences
 from bench.core.adversaries import assignments
+from bench.core.held import Scratch
 from bench.core.streams import SecretStreams, Streams
 from bench.core.update import Array
 from bench.corpus.planting import plant
@@ -80,7 +80,7 @@ class Playground:
     """A trained run, and what is needed to attack it; its folder lives as long as it does."""
 
     run: TrainedRun
-    folder: tempfile.TemporaryDirectory[str]
+    folder: Scratch
     memo: Memo
     _trained: dict[int, ShadowRun] = field(default_factory=dict)
 
@@ -176,7 +176,7 @@ def playground(
         materials = Workshop(known, Assets(quiet=True), "cpu").materials(spec, 0)
     else:
         materials = _materials(spec, Sentences(WORDS.get(game, 8)))
-    folder = tempfile.TemporaryDirectory(prefix="silobench-check-")
+    folder = Scratch("check")
     store = Store(Path(folder.name))
     run = train(_case(spec, parts, kind.materials(materials, spec, 0), kind, store), store)
     return Playground(run, folder, Memo())

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bench.core.errors import UsageError
+from bench.core.held import PARTIAL, hold, release
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -72,13 +73,17 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
     ``private``: only its owner can open it, nor enter its folder. Raises UsageError where the disk is full or the
     folder can't be written; nothing is left behind then.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}{PARTIAL}")
     with writing(path):
         if private:
             private_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
+        held = None
         try:
-            with _created(temporary, private, os.O_EXCL) as file:
+            while held is None:
+                file = _created(temporary, private, os.O_CREAT)
+                held = hold(temporary)
+            with file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -87,6 +92,8 @@ def write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
             with suppress(OSError):
                 temporary.unlink()
             raise
+        finally:
+            release(held)
         _sync_folder(path.parent)
 
 

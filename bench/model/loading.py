@@ -54,15 +54,17 @@ def load_tokenizer(path: Path) -> Any:
 
     with _quiet():
         try:
-            return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+            tokenizer("a", verbose=False)  # settings of the wrong type come to light here
+            return tokenizer
+        except BaseException as error:
+            _let_through(error)
             raise UsageError(f"{path} holds no tokenizer that transformers can load: {_first_line(error)}") from None
 
 
 def load_base(path: Path, spec: ModelSpec, device: torch.device) -> Any:
     """The frozen causal language model of ``path`` on ``device``. Raises UsageError."""
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     options: dict[str, Any] = {"dtype": getattr(torch, spec.dtype)}
@@ -78,7 +80,8 @@ def load_base(path: Path, spec: ModelSpec, device: torch.device) -> Any:
                 output_loading_info=True,
                 **options,
             )
-        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, SafetensorError) as error:
+        except BaseException as error:
+            _let_through(error)
             reason = _first_line(error)
             raise UsageError(
                 f"{path} holds no causal language model that transformers can load from safetensors: {reason}"
@@ -101,7 +104,8 @@ def skeleton(path: Path) -> Any:
         try:
             config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
             return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
+        except BaseException as error:
+            _let_through(error)
             raise UsageError(
                 f"{path} holds no causal language model that transformers can load: {_first_line(error)}"
             ) from None
@@ -174,7 +178,14 @@ def _quantization(spec: ModelSpec) -> Any:
     )
 
 
-def _first_line(error: Exception) -> str:
+def _let_through(error: BaseException) -> None:
+    """Raise again what is not the fault of a file from anybody, on which libraries fail with errors of all types, with
+    a bare ``Exception`` and with panics of Rust, which are none."""
+    if isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | UsageError | MemoryError):
+        raise error
+
+
+def _first_line(error: BaseException) -> str:
     text = str(error).strip()
     return (text.splitlines()[0] if text else type(error).__name__)[:300]
 

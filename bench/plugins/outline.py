@@ -10,6 +10,8 @@ from typing import Any
 
 from bench.core.errors import UsageError
 
+#: bytes of a file
+_MOST = 4 * 2**20
 _KINDS = {"Defense": "defense", "Attack": "attack", "Task": "task"}
 
 
@@ -72,18 +74,23 @@ def parse(path: Path) -> ast.Module:
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            source = file.read(_MOST + 1)
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}.") from None
+    if len(source) > _MOST:
+        raise UsageError(f"{path} has more than {_MOST} bytes, which no plug-in's file may have.")
+    return source
 
 
 def _parsed(source: bytes, path: str) -> ast.Module:
     try:
         return ast.parse(source, path)
-    except (SyntaxError, ValueError, RecursionError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None)
         where = f"{path} line {line}" if line else path
-        raise UsageError(f"{where} is not valid Python: {getattr(error, 'msg', error)}.") from None
+        says = getattr(error, "msg", error if str(error) else "it is nested too deeply")
+        raise UsageError(f"{where} is not valid Python: {says}.") from None
 
 
 def _assignments(tree: ast.Module) -> dict[str, Any]:

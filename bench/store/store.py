@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 
 from bench.core.errors import UsageError
 from bench.core.files import read_bytes, read_text, write_text, writing
+from bench.core.held import sweep
 from bench.spec.canonical import sha256
 from bench.spec.config import canonical_json
 from bench.spec.foreign import Foreign, Json, parsed
@@ -52,6 +53,7 @@ class Store:
     def __init__(self, root: Path | None = None, *, any_layout: bool = False) -> None:
         """``any_layout``: don't refuse a store of another layout, to look at it only (``refuse_other_layouts``)."""
         self.root = Path(root or os.environ.get("SILOBENCH_STORE") or DEFAULT)
+        self._swept = False
         self._locks = Locks(self.root / "locks")
         if not any_layout:
             self.refuse_other_layouts()
@@ -72,7 +74,11 @@ class Store:
             )
 
     def _mark(self) -> None:
-        """Say which layout this is, before anything else is written."""
+        """Say which layout this is, before anything else is written; and once, remove what killed processes left."""
+        if not self._swept:
+            self._swept = True
+            for name in ("runs", "plantings", "results", "results/old", "scores", "details", "sources", "locks"):
+                sweep(self.root / name)
         if not (self.root / _MARKER).exists():
             write_text(self.root / _MARKER, canonical_json({"format": "silobench-store", "layout": LAYOUT}))
 
@@ -122,7 +128,7 @@ class Store:
             if directory.exists():
                 directory.rename(directory.with_name(f"{run_id}.{secrets.token_hex(4)}.partial"))
             for gone in directory.parent.glob(f"{run_id}.*.partial"):
-                shutil.rmtree(gone)
+                shutil.rmtree(gone, ignore_errors=True)  # another process may be sweeping it
 
     def save_spec(self, run_id: str, value: Mapping[str, Any]) -> None:
         """Write ``spec.json`` of a run; anything that ``canonical_json`` takes."""

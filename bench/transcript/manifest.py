@@ -217,6 +217,8 @@ def array(path: Path, shape: tuple[int, ...] | None = None, dtype: type[np.gener
             wanted = f"{np.dtype(dtype).name if dtype else 'values'} {shape if shape is not None else ''}".strip()
             raise UsageError(f"{path} holds {kind} {found}, expected {wanted}.")
         values: NDArray[Any] = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError) as error:
+    except UsageError:
+        raise
+    except Exception as error:  # as in ``promised``
         raise UsageError(f"{path} is no readable .npy file ({error}).") from None
     return values

@@ -163,7 +163,7 @@ def _tensor(path: Path | None, name: str) -> NDArray[Any] | None:
     try:
         with safe_open(path, framework="numpy") as file:
             return np.asarray(file.get_tensor(name)) if name in file.keys() else None  # noqa: SIM118 - no mapping
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:  # of other types too
         raise SiloBenchError(f"{path} can't be read ({error}); remove the view and build it again.") from None
 
 

@@ -8,7 +8,7 @@ Numerical Precision"). The randomness is the silo's own secret.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ class QuantiseConfig(Config):
     learning rate a step)."""
 
     bits: int = Field(8, ge=2, le=24)
-    clip: float | Literal["auto"] = Field("auto")
+    clip: Annotated[float, Field(gt=0, lt=1e30)] | Literal["auto"] = Field("auto")
 
     def quantiser(self) -> Quantise:
         return Quantise(self.bits, None if self.clip == "auto" else self.clip)
