@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.core.errors import SiloBenchError
+from bench.core.errors import SiloBenchError, UsageError
 from bench.core.files import private_folder
 from bench.core.npy import save
 
@@ -94,9 +94,11 @@ class PartyState(MutableMapping[str, NDArray[Any]]):
 
     def __getitem__(self, key: str) -> NDArray[Any]:
         path = self._store.entries(self._party)[key]
-        if path.stat().st_size < 2**16:
-            return np.asarray(np.load(path, allow_pickle=False))
-        return np.asarray(np.load(path, allow_pickle=False, mmap_mode="r"))
+        try:
+            small = path.stat().st_size < 2**16
+            return np.asarray(np.load(path, allow_pickle=False, mmap_mode=None if small else "r"))
+        except Exception as error:  # as in ``bench.core.npy.promised``
+            raise UsageError(f"{path} is no readable .npy file ({error}): run with --refresh.") from None
 
     def __setitem__(self, key: str, value: NDArray[Any]) -> None:
         self._store.write(self._party, key, value)

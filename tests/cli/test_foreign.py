@@ -138,7 +138,9 @@ def model(tmp_path: Path) -> Path:
     return Path(shutil.copytree(source, tmp_path / "model"))
 
 
-@pytest.mark.parametrize("text", ["{", '{"version": "1.0"}', "[]", '{"model": {"type": "BPE", "vocab": 7}}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["{", '{"version": "1.0"}', "[]", '{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": 7}}', "\x00"]
+)
 def test_a_foreign_tokenizer(model: Path, text: str) -> None:
     (model / "tokenizer.json").write_text(text)
     with pytest.raises(UsageError, match=r"holds no tokenizer that transformers can load"):

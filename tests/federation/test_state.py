@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.core.errors import SiloBenchError
+from bench.core.errors import SiloBenchError, UsageError
 from bench.federation.state import StateStore
 
 
@@ -85,3 +85,11 @@ def test_a_key_can_t_leave_its_folder(tmp_path: Path, key: str) -> None:
 def test_writing_outside_a_round_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SiloBenchError, match="outside a round"):
         StateStore(tmp_path).party("silo-0")["x"] = np.array(1)
+
+
+def test_a_damaged_file_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "0000" / "silo-0" / "a.npy"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\x93NUMPY\x01\x00\x05\x00((((\n")
+    with pytest.raises(UsageError, match=r"a\.npy is no readable \.npy file"):
+        StateStore(tmp_path).party("silo-0")["a"]
