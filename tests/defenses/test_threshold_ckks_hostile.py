@@ -88,6 +88,43 @@ def test_messages_of_a_former_round_are_refused(stage: str) -> None:
     assert set(play.opened) == {0}
 
 
+def test_a_share_of_a_broken_off_attempt_is_refused_in_the_next() -> None:
+    """A kill after the shares of round 0: nothing of the round counts, all parties are as they were before it, and the
+    server keeps what it got. It puts one silo's first share in place of the second; with its own the round opens."""
+
+    def as_kept(message: Sent, kept: Sent) -> bool:
+        return (message.stage, message.sender) == (kept.stage, kept.sender)
+
+    def go(round: int, until: str = "open") -> None:
+        for stage in CHANNEL.stages():
+            if stage.setup == (round < 0):
+                for actor in played._actors(stage.actors, stage.name, round):
+                    played.act(actor, stage.name, round)
+                if stage.name == until:
+                    return
+
+    played = RealPlay(CHANNEL, real(3, 1))
+    go(-1)
+    before = {party: dict(state) for party, state in played.states.items()}
+    mail = {party: list(held) for party, held in played._mail.items()}
+    go(0, "share")
+    (kept,) = [m for m in played.messages if (m.stage, m.sender) == ("share", "silo-1")]
+    for change in (None, kept):
+        played.alter = lambda m, _, change=change: (change,) if change and as_kept(m, change) else (m,)
+        played.states.clear()
+        for party, state in before.items():
+            played.states[party].update(state)
+        played._mail.clear()
+        played._mail.update({party: list(held) for party, held in mail.items()})
+        played.opened.clear()
+        if change is None:
+            go(0)
+            assert played.right(0, played.opened[0])
+        else:
+            with pytest.raises(SiloBenchError, match="'share' message of silo-1 is not signed by it as it stands"):
+                go(0)
+
+
 def test_messages_of_another_run_are_refused() -> None:
     other = RealPlay(CHANNEL, real(3, 2)).run()
     for stage in ("commit", "reveal", "key", "upload", "share"):

@@ -118,6 +118,7 @@ class Server(Endpoint):
         second = {silo: both[SIGNATURE:] for silo, both in last.items()}
         for signed, signatures in ((halves, first), (whole, second)):
             wire.check_signed("'upload' message", signed, signatures, self.directory)
+        memory.note_once("asked", agreement.asked_for(agreed, halves))
         return first
 
     def open(self, round: int, inbox: Sequence[Message]) -> Opened:
@@ -125,7 +126,7 @@ class Server(Endpoint):
         session, memory, p = self.session, Memory(self.state, round), self.session.parameters
         messages = agreement.from_all(inbox, agreement.SHARE, round, session.silos)
         form = Form.read(memory.note("header"), session.public.layout, self.supports(round))
-        signed = wire.signings(agreement.SHARE, round, session.silos, self.setup.note(AGREED))
+        signed = wire.signings(agreement.SHARE, round, session.silos, memory.note("asked"))
         groups = p.groups(form.count)
         wire.expect_lengths(messages, session.share_lengths(form.count))
         values = np.empty(form.count, dtype=np.float64)

@@ -111,6 +111,13 @@ class Session:
         return ring.reduce(total, p.width)
 
 
+def asked_for(agreed: bytes, halves: Signings) -> bytes:
+    """What a decryption share is bound to beside its round: the very uploads whose sum it is of, whose random halves
+    are fresh whenever a silo seals. A round that is done again after a kill has others, and a share of its former
+    attempt is none of this one's."""
+    return agreed_on(agreed, [signing.statement() for signing in halves.values()])
+
+
 def header_of(message: Message) -> bytes:
     """The first frame. Raises SiloBenchError where there is none, or it is too long for one."""
     if not message.lengths or message.lengths[0] > MAX_HEADER:

@@ -159,7 +159,8 @@ class Silo(Endpoint):
         groups = p.groups(count)
         total = session.verified_sum(message, 1, len(groups), signed, self.directory)
         Memory(self.state, round).note_once("shared", b"\1")
-        return self._signed(agreement.SHARE, round, self.setup.note(AGREED), self._shares(round, total, groups))
+        about = agreement.asked_for(self.setup.note(AGREED), signed)
+        return self._signed(agreement.SHARE, round, about, self._shares(round, total, groups))
 
     def _shares(self, round: int, firsts: Limbs, groups: Sequence[int]) -> Iterator[bytes]:
         p = self.session.parameters
