@@ -23,6 +23,7 @@ from bench.assess.isolation.codec import Decoder, Encoder, receive, send
 from bench.attack.attack import Attack, Tools
 from bench.attack.by_game import ReconstructionAttack, question
 from bench.core.errors import SiloBenchError
+from bench.core.held import Scratch
 from bench.core.tokens import Tokens, TokenStats
 from bench.plugins.find import Plugin
 from bench.plugins.outline import top_package
@@ -99,7 +100,7 @@ def _run(origin: Origin, method: str, args: list[Any], tools: Tools) -> tuple[An
             "rng": _state(tools),
         }
     )
-    with tempfile.TemporaryDirectory(prefix="silobench-case-") as folder:
+    with Scratch("case") as folder:
         root = Path(folder).resolve()
         for number, directory in enumerate(encoder.views):
             _lay(directory, root / "views" / str(number))
