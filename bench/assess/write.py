@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.core.errors import Refused
 from bench.plugins.provenance import provenance
-from bench.spec.result import Organisation, Result
+from bench.spec.result import Data, Organisation, Result
 from bench.spec.run import Cell
-from bench.training.materials import data_of
 
 if TYPE_CHECKING:
     from bench.assess.assess import Assessor
@@ -84,7 +83,7 @@ class Writer:
             "attack": row.attack.name,
             "adversary": row.adversary,
             "organisations": _organisations(case),
-            "data": data_of(case.materials),
+            "data": _data(case),
             "spec": row.model_dump(mode="json"),
         }
 
@@ -96,6 +95,12 @@ class Writer:
             "planting": case.planting.id,
             "model": {"revision": source.revision, "sha256": source.sha256},
         }
+
+
+def _data(case: Case) -> Data:
+    from bench.training.materials import data_of  # with torch, which an answer from the store does without
+
+    return data_of(case.materials)
 
 
 def _organisations(case: Case) -> tuple[Organisation, ...]:

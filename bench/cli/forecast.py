@@ -40,14 +40,14 @@ def estimate(rows: Sequence[Row], seeds: Sequence[int], store: Store, *, plugins
     Builds every defense, so that parts that don't combine are found, and looks at local models without loading them,
     and at what each task asks to be measured. Raises UsageError.
     """
-    for run in {(r.run.task.name, canonical_json(r.run.task), r.run.model.name): r.run for r in rows}.values():
-        _look_at_task(run, plugins)
     for run in {(r.run.model, r.run.federation.lora, r.run.pool): r.run for r in rows}.values():
         path = Assets(quiet=True).examine(run.model)
         if path is not None:
             from bench.model.probe import check_outline
 
             check_outline(path, run.model, run.federation.lora.targets, run.pool.max_tokens)
+    for run in {(r.run.task.name, canonical_json(r.run.task), r.run.model.name): r.run for r in rows}.values():
+        _look_at_task(run, plugins)
     harness = Harness(store, plugins, Options(quiet=True))
     return [one for job in jobs(rows, seeds) for one in _estimates(harness, job)]
 

@@ -82,7 +82,7 @@ def test_a_round_its_attack_and_privacy(models: Path, tmp_path: Path, name: str)
     assert code == 0, said
     assert [(r.defense, r.status) for r in results] == [("fedavg", "ok"), ("dp-sgd", "ok")]
     for result in results:
-        assert result.utility[0].name == "perplexity"
+        assert result.utility[0].name == "text-perplexity"
         assert np.isfinite([result.utility[0].value, result.utility[0].base]).all()
         assert result.leakage
 

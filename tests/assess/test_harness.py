@@ -99,6 +99,7 @@ def test_a_row_s_identity_follows_the_weights(
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What plantings were drawn for."""
     found: list[Any] = []
+    monkeypatch.setattr("bench.training.measure.checks.check", lambda materials: None)
     monkeypatch.setattr(
         "bench.training.training.draw_plantings", lambda *given: found.append(given) or (PLANTING, PLANTING)
     )

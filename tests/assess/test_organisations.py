@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -133,7 +134,7 @@ class Knows(Attack):
 
     def __init__(self, game: str, run: TrainedRun, told: bool) -> None:
         self.game, self.run, self.told = game, run, told
-        self.asked = 0
+        self.asked: Counter[str] = Counter()
 
     def attribute(self, view: View, records: Candidates, silos: Sequence[str], tools: Tools) -> Answers:
         texts = [set(self.run.case.materials.texts(self.run.planting.members[silo])) for silo in silos]
@@ -147,7 +148,7 @@ class Knows(Attack):
         return Shares(true if self.told else (np.full(2, 0.5),) * len(victims), ("told",))
 
     def infer(self, view: View, candidates: Candidates, tools: Tools) -> Guesses:
-        self.asked += len(candidates.ids)
+        self.asked[view.adversary] += len(candidates.ids)
         return Guesses({"loss": np.zeros(len(candidates.ids))}, ("told",))
 
 
@@ -179,7 +180,7 @@ def test_every_candidate_of_every_organisation_is_asked_about_once(
 ) -> None:
     attack = Knows("membership", run, told=False)
     assert figures(assessor.assess("knows", attack, adversary))["auc"] == 0.5
-    assert attack.asked == sum(CANDIDATES)
+    assert attack.asked[adversary] == sum(CANDIDATES)
 
 
 def test_results_name_the_organisations_and_their_sizes(results: list[Result]) -> None:
