@@ -93,7 +93,8 @@ def draw_plantings(variant: Variant, materials: Materials, spec: RunSpec, seed: 
 
 
 def draw_planting(spec: RunSpec, seed: int, materials: Materials, store: Store) -> Planting:
-    """The game's secret: the one in the store for this task, pool, partition and seed, else a new one."""
+    """The game's secret: the one in the store for this task, pool, partition and seed, else a new one. Raises
+    UsageError where the store's is of other candidates than these."""
     planting_id = spec.planting_id(seed)
 
     def draw() -> str:
@@ -101,7 +102,14 @@ def draw_planting(spec: RunSpec, seed: int, materials: Materials, store: Store) 
         secret = SecretStreams(owner, spec.secret_seed)
         return plant(planting_id, materials.pool.silos, materials.pool.clusters, spec.pool.share, secret).to_json()
 
-    return Planting.from_json(store.draw_planting(planting_id, draw))
+    found = Planting.from_json(store.draw_planting(planting_id, draw))
+    for name, held in materials.pool.silos.items():
+        if {*found.members.get(name, ()), *found.nonmembers.get(name, ())} != set(held):
+            raise UsageError(
+                f"The planting {planting_id} in {store.root} is of other candidates of {name} than this silobench "
+                "draws: it was made by another version. Name a new --store."
+            )
+    return found
 
 
 def train(case: Case, store: Store, budget: int | None = None, on_round: OnRound | None = None) -> TrainedRun:

@@ -129,6 +129,15 @@ def test_parts_are_those_of_the_named_defenses(tmp_path: Path) -> None:
     assert said == ("two-words 2.0", "guard 8.0")
 
 
+def test_a_planting_of_other_candidates_is_refused(store: Store) -> None:
+    spec, materials = spec_of(), case_of().materials
+    draw_planting(spec, 5, materials, store)
+    moved: Any = Fakes(5)
+    moved.pool.silos = {**SILOS, "silo-1": (*SILOS["silo-1"][:3], "another")}
+    with pytest.raises(UsageError, match=r"is of other candidates of silo-1 .* Name a new --store"):
+        draw_planting(spec, 5, moved, store)
+
+
 # -- the game's secret ---------------------------------------------------------------------------------------------
 
 
