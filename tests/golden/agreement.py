@@ -145,7 +145,7 @@ def _limit(where: str, recorded: Sequence[float], allowed: Tolerance) -> float:
     *_, parent, name = ["", *where.split("/")]
     size = max(abs(v) for v in recorded) if recorded else 0.0
     rules: dict[str, Callable[[], float]] = {
-        "/sheet/scores/": lambda: (allowed.counted if name in COUNTED else allowed.scores) * _spread(recorded),
+        "/sheet/scores/": lambda: (allowed.counted if name.partition("@")[0] in COUNTED else allowed.scores) * _spread(recorded),
         "/sheet/baseline/": lambda: allowed.scores * _spread(recorded),
         "/sheet/grades/": lambda: allowed.grades,
         "/bytes/": lambda: 0.0 if name in WHOLE else allowed.size * size,
