@@ -143,9 +143,10 @@ def _differing(where: str, one: Any, other: Any, allowed: Tolerance) -> list[str
 def _limit(where: str, recorded: Sequence[float], allowed: Tolerance) -> float:
     """How far the numbers at ``where`` may be from those that are recorded."""
     *_, parent, name = ["", *where.split("/")]
+    counted = name.partition("@")[0] in COUNTED
     size = max(abs(v) for v in recorded) if recorded else 0.0
     rules: dict[str, Callable[[], float]] = {
-        "/sheet/scores/": lambda: (allowed.counted if name.partition("@")[0] in COUNTED else allowed.scores) * _spread(recorded),
+        "/sheet/scores/": lambda: (allowed.counted if counted else allowed.scores) * _spread(recorded),
         "/sheet/baseline/": lambda: allowed.scores * _spread(recorded),
         "/sheet/grades/": lambda: allowed.grades,
         "/bytes/": lambda: 0.0 if name in WHOLE else allowed.size * size,
