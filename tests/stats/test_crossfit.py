@@ -168,3 +168,42 @@ def test_paired_crossfit_of_equal_attacks_is_zero_and_of_unlike_ones_is_seen() -
 def test_fold_must_not_cut_clusters() -> None:
     with pytest.raises(ValueError, match="both folds"):
         by_fold(np.zeros((1, 4)), np.array([True, True, False, False]), [0, 0, 1, 1], np.array([0, 1, 0, 1], np.int8))
+
+
+def test_a_folded_auc_has_the_mean_of_the_folds_deviations_by_hand() -> None:
+    """DeLong's variance of each fold from its kernels, not a multiple of it, and the floors of both."""
+    from bench.stats.auc import class_floor, placements
+    from bench.stats.intervals import unit_interval, unseen
+
+    rng = np.random.default_rng(3)
+    member = np.arange(40) % 2 == 0
+    scores, folds = rng.normal(size=40) + member, (np.arange(40) // 2 % 2).astype(np.int8)
+    values, deviations, pairs = [], [], []
+    for f in (0, 1):
+        part, of = scores[folds == f], member[folds == f]
+        kernel = (part[of][:, None] > part[~of][None]).astype(float)
+        values.append(kernel.mean())
+        own = kernel.mean(1).var(ddof=1) / of.sum() + kernel.mean(0).var(ddof=1) / (~of).sum()
+        deviations.append(own)
+        pairs.append(int(min(of.sum(), (~of).sum())))
+    value = float(np.mean(values))
+    made = placements(scores[folds == 0], member[folds == 0])
+    floor = class_floor(value, made.members, made.nonmembers)
+    sd = float(np.mean([math.sqrt(own + floor) for own in deviations]))
+    found = stats.folded_auc(scores, member, list(range(40)), folds)
+    low, high = unit_interval(value, sd**2, unseen(min(pairs), 1 - 0.025))
+    assert (found.value, found.low, found.high) == pytest.approx((value, low, high), rel=1e-9)
+
+
+def test_paired_sides_of_different_width_are_not_mixed() -> None:
+    """Three scores against one: the one is the last row, and no choice of the first side."""
+    rng = np.random.default_rng(4)
+    member = np.arange(40) % 2 == 0
+    cluster = list(range(40))
+    folds = stats.split(cluster, member)
+    first = {name: rng.normal(size=40) for name in "abc"}
+    strong = {"z": rng.normal(size=40) + 4.0 * member}
+    found = stats.crossfit_paired(first, strong, member, cluster, folds).interval
+    alone = stats.crossfit_auc(first, member, cluster, folds).interval
+    best = np.mean([part.value[0] for part in by_fold(np.array([strong["z"]]), member, cluster, folds)])
+    assert found.value == pytest.approx(alone.value - best)

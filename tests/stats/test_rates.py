@@ -188,3 +188,18 @@ def test_folds_are_dealt_where_none_are_given() -> None:
         None,
         "choosing on one fold and reporting on the other needs two clusters of each class",
     )
+
+
+def test_how_far_the_choice_of_rules_ties_the_folds_by_hand() -> None:
+    """Two folds of four: variances of the first rule 1/4 and 3/16, of half the difference 1/8 and 3/64."""
+    from bench.stats.rates import _tied
+
+    folds = np.array([0, 0, 0, 0, 1, 1, 1, 1], np.int8)
+    first = np.array([1, 1, 0, 0, 1, 0, 0, 0], bool)
+    second = np.array([1, 0, 0, 1, 1, 1, 0, 0], bool)
+    differs = [np.array([0, 0.5, 0, -0.5]), np.array([0, -0.5, 0, 0])]
+    apart = math.prod(4 * float(half.var()) for half in differs)
+    assert apart == pytest.approx((4 * 0.125) * (4 * 0.046875))
+    own = 4 * 0.25 + 4 * 0.1875
+    assert _tied(np.stack([first, second]), folds) == pytest.approx(2 * math.sqrt(apart) / own)
+    assert _tied(np.stack([first, first]), folds) == 0
