@@ -201,7 +201,7 @@ def test_paired_sides_of_different_width_are_not_mixed() -> None:
     member = np.arange(40) % 2 == 0
     cluster = list(range(40))
     folds = stats.split(cluster, member)
-    first = {name: rng.normal(size=40) for name in "abc"}
+    first = {name: rng.normal(size=40) + (2.0 * member if name == "c" else 0) for name in "abc"}
     strong = {"z": rng.normal(size=40) + 4.0 * member}
     found = stats.crossfit_paired(first, strong, member, cluster, folds).interval
     alone = stats.crossfit_auc(first, member, cluster, folds).interval
