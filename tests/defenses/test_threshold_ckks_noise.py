@@ -231,6 +231,12 @@ def test_no_modulus_is_above_what_today_s_attacks_leave_at_128_bits() -> None:
     assert (p.degree, p.modulus) == (8192, 108)
 
 
+def test_a_limb_of_the_full_width_is_taken_before_more_limbs() -> None:
+    p = choose(30, 30, 460_800, 4, 1e-4, 4.0, 40)
+    assert (p.degree, p.limbs, p.width) == (8192, 4, 30)
+    assert p.element == 8192 * 120 // 8
+
+
 def test_what_can_not_be_kept_is_refused() -> None:
     with pytest.raises(UsageError, match="allow a larger error or smaller values"):
         choose(3, 3, 1000, 2, 1e-13, 4.0, 40)
