@@ -44,7 +44,8 @@ NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 @dataclass(frozen=True)
 class Plugin:
-    """One plug-in, not yet imported. ``target``: the module to import, or None where ``path`` is loaded as a file."""
+    """One plug-in, not yet imported. ``target``: the module to import, or None where ``path`` is loaded as a file.
+    ``package``: the installed distribution that brings it, if one does."""
 
     kind: Kind
     name: str
@@ -52,6 +53,7 @@ class Plugin:
     outline: Outline
     origin: Literal["built-in", "installed", "path"]
     target: str | None = None
+    package: str = ""
 
     @property
     def summary(self) -> str:
@@ -140,6 +142,7 @@ class Plugins:
         self._paths = tuple(paths)
         self._folders = folders
         self._found: dict[Kind, dict[str, Plugin]] = {}
+        self._hidden: dict[tuple[Kind, str], Plugin] = {}
 
     def names(self, kind: Kind) -> tuple[str, ...]:
         """Names of all plug-ins of ``kind``, sorted."""
@@ -166,6 +169,11 @@ class Plugins:
             raise unknown_name("plug-in", name, {n for kind in KINDS for n in self._all(kind)})
         return hits
 
+    def hidden(self, kind: Kind, name: str) -> Plugin | None:
+        """The installed plug-in that is not used, since a built-in one has its name; None where there is none."""
+        self._all(kind)
+        return self._hidden.get((kind, name))
+
     def presets(self) -> dict[str, Path]:
         """Preset files beside the tasks (``presets/*.toml``), by name."""
         return {path.stem: path for path in sorted((self._folder("task") / "presets").glob("*.toml"))}
@@ -180,7 +188,9 @@ class Plugins:
             found: dict[str, Plugin] = {}
             for plugin in self._sources(kind):
                 other = found.setdefault(plugin.name, plugin)
-                if other is not plugin:
+                if (other.origin, plugin.origin) == ("built-in", "installed"):
+                    self._hidden[kind, plugin.name] = plugin  # no package that happens to be there replaces one of ours
+                elif other is not plugin:
                     raise UsageError(
                         f"Two plug-ins are called {kind} '{plugin.name}': {other.where} and {plugin.where}; rename one "
                         "(assign another 'name' in its file)."
@@ -246,7 +256,9 @@ def _installed(kind: Kind) -> Iterator[Plugin]:
 
     for entry in sorted(entry_points(group=f"silobench.{PACKAGES[kind]}"), key=lambda entry: (entry.name, entry.value)):
         path = _module_file(entry.module)
-        yield Plugin(kind, entry.name, path, outline(path) if path else Outline(), "installed", entry.module)
+        package = entry.dist.name if entry.dist is not None else ""
+        made = outline(path) if path else Outline()
+        yield Plugin(kind, entry.name, path, made, "installed", entry.module, package)
 
 
 def _module_file(module: str) -> Path | None:

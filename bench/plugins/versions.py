@@ -53,9 +53,14 @@ class Versions:
         return found | versions.harness()
 
     def warn(self, rows: Iterable[Row], say: Callable[[str], None]) -> None:
-        """One line for each plug-in that says no version."""
+        """One line for each plug-in that says no version, and for each that hides one of an installed package."""
         for kind, name in dict.fromkeys(part for row in rows for part in named(row)):
             plugin = self.plugins.find(kind, name)
+            if (other := self.plugins.hidden(kind, name)) is not None:
+                say(
+                    f"{kind} '{name}' is SiloBench's own; the package '{other.package}' brings one of that name too "
+                    f"({other.where}), which is not used: give it another name."
+                )
             if plugin.outline.version is None:
                 say(
                     f"{kind} '{name}' ({plugin.where}) says no version, which counts as 1: assign 'version = 1' beside "

@@ -9,7 +9,9 @@ import pytest
 
 from bench.core.errors import SiloBenchError, UsageError
 from bench.defense.compose import Defense
-from bench.plugins.find import KINDS, Plugins, from_path, package_folder
+from bench.plugins import find as registry
+from bench.plugins.find import KINDS, Plugin, Plugins, from_path, package_folder
+from bench.plugins.outline import Outline
 from tests.plugin_files import ATTACK, DEFENSE, folders, write
 
 
@@ -60,6 +62,17 @@ def test_a_path_that_takes_an_existing_name_is_refused(tmp_path: Path) -> None:
     plugins = Plugins([path], folders={"defense": tmp_path / "defenses"})
     with pytest.raises(UsageError, match="Two plug-ins are called defense 'guard'"):
         plugins.find("defense", "guard")
+
+
+def test_an_installed_package_replaces_nothing_built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders(tmp_path)
+    theirs = write(tmp_path / "theirs" / "guard.py", DEFENSE)
+    brought = Plugin("defense", "guard", theirs, Outline(version=1), "installed", "theirs.guard", "their-package")
+    monkeypatch.setattr(registry, "_installed", lambda kind: [brought] if kind == "defense" else [])
+    plugins = Plugins(folders={"defense": tmp_path / "defenses"})
+    assert plugins.find("defense", "guard").path == tmp_path / "defenses" / "guard.py"
+    assert plugins.hidden("defense", "guard") is brought
+    assert plugins.hidden("defense", "two-words") is None
 
 
 def test_an_assigned_name_counts(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from bench.core import versions as harness
 from bench.core.errors import UsageError
-from bench.plugins.find import Plugins
+from bench.plugins.find import Plugin, Plugins
+from bench.plugins.outline import Outline
 from bench.plugins.versions import Versions, named, taking_part
 from bench.spec.run import PluginSpec, Row, RunSpec
 from tests.plugin_files import DEFENSE, folders, write
@@ -83,6 +84,19 @@ def test_a_plug_in_without_a_version_is_warned_of_once_whatever_names_it(plugins
     assert said == [
         f"defense 'silent' ({tmp_path / 'defenses' / 'silent.py'}) says no version, which counts as 1: "
         "assign 'version = 1' beside 'api', and raise it whenever its numbers change."
+    ]
+
+
+def test_an_installed_plug_in_of_a_built_in_one_s_name_is_named_with_its_package(
+    plugins: Plugins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought = Plugin("defense", "guard", tmp_path / "guard.py", Outline(version=1), "installed", "t", "their-package")
+    monkeypatch.setattr(plugins, "hidden", lambda kind, name: brought if (kind, name) == ("defense", "guard") else None)
+    said: list[str] = []
+    Versions(plugins).warn([row("guard")], said.append)
+    assert said == [
+        "defense 'guard' is SiloBench's own; the package 'their-package' brings one of that name too "
+        f"({tmp_path / 'guard.py'}), which is not used: give it another name."
     ]
 
 
